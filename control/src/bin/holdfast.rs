@@ -1,0 +1,2 @@
+//! Placeholder of the workspace; replaced by its first real commit.
+fn main() {}

@@ -1,0 +1,46 @@
+//! Every bound of the data plane, with its unit and its reason. Bounds are not repeated elsewhere.
+
+/// Bytes of a block, the unit of checksums, of the dirty map and of crash atomicity (I12).
+///
+/// Equal to the physical sector of the disks we meet, so a block is never torn by a larger sector.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Blocks of a chunk, the unit of allocation, copy-on-write and rebuild: 64 KiB.
+pub const CHUNK_BLOCKS: usize = 16;
+
+/// Bytes of a chunk.
+pub const CHUNK_BYTES: usize = CHUNK_BLOCKS * BLOCK_BYTES;
+
+/// Bytes of one write-ahead log segment. A frame never crosses a segment.
+pub const WAL_SEGMENT_BYTES: usize = 4 << 20;
+
+/// Payload bytes of one WAL frame at most: bounds the group commit and the buffer behind it.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// Records of one WAL frame at most.
+pub const FRAME_RECORDS_MAX: usize = 256;
+
+/// Bytes of one host command's transfer at most (VPD B0h MAXIMUM TRANSFER LENGTH reports it).
+pub const TRANSFER_BYTES_MAX: usize = 4 << 20;
+
+/// Volumes of one store at most.
+pub const VOLUMES_PER_STORE_MAX: usize = 1024;
+
+/// Bytes of one volume at most: 64 TiB.
+pub const VOLUME_BYTES_MAX: u64 = 64 << 40;
+
+/// Bytes of one volume at least.
+pub const VOLUME_BYTES_MIN: u64 = 1 << 20;
+
+/// Bytes of a volume's attributes blob (persistent reservations with APTPL) at most.
+pub const ATTRIBUTES_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of one message on the control link at most.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Characters of a volume's name at most; names are `[a-z0-9][a-z0-9.-]*`, so they fit an IQN.
+pub const VOLUME_NAME_CHARS_MAX: usize = 63;
+
+const _: () = assert!(CHUNK_BYTES == 65536);
+const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX < WAL_SEGMENT_BYTES);
+const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));

@@ -1,0 +1,12 @@
+//! The RFC 7143 target end point and the SCSI device behind it, sans I/O.
+//!
+//! Bytes become [`request::BlockRequest`]s, [`request::BlockResponse`]s become bytes. This crate knows no volume, no
+//! replication, no runtime, clock or socket.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod request;
