@@ -1,1 +1,1 @@
-//! CSI services of Holdfast. Nothing is served yet: the crate holds the place that the workspace gives it.
+//! The CSI services have their place here; none is served yet.

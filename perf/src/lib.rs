@@ -1,1 +1,1 @@
-//! The load generator and latency harness of Holdfast. Nothing is measured here yet.
+//! The latency harness has its place here; nothing is measured yet.
