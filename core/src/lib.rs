@@ -15,3 +15,4 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod lsn;
+pub mod store;

@@ -20,6 +20,15 @@ pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Records of one WAL frame at most.
 pub const FRAME_RECORDS_MAX: usize = 256;
 
+/// Bytes of a frame's header at most: the largest attributes blob, or all records, and some room.
+pub const FRAME_HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of one WAL frame at most.
+pub const FRAME_BYTES_MAX: usize = FRAME_HEADER_BYTES_MAX + FRAME_PAYLOAD_BYTES_MAX;
+
+/// Requests that one store holds at the same time at most; one more is answered with `Busy`.
+pub const STORE_REQUESTS_MAX: usize = 8192;
+
 /// Bytes of one host command's transfer at most (VPD B0h MAXIMUM TRANSFER LENGTH reports it).
 pub const TRANSFER_BYTES_MAX: usize = 4 << 20;
 
