@@ -1,7 +1,7 @@
 //! The RFC 7143 target end point and the SCSI device behind it, sans I/O.
 //!
 //! Bytes become [`request::BlockRequest`]s, [`request::BlockResponse`]s become bytes. This crate knows no volume, no
-//! replication, no runtime, clock or socket.
+//! replication, no runtime, clock or socket. A driver reads `connection`, `effect`, `framing`, `target`.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -9,5 +9,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
+pub mod connection;
+pub mod effect;
+pub mod framing;
+pub mod limits;
 pub mod request;
 pub mod scsi;
+pub mod target;
