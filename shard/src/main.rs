@@ -1,2 +1,132 @@
-//! Placeholder of the workspace; replaced by its first real commit.
-fn main() {}
+//! `holdfast-volume`: the data plane of one node.
+//!
+//! One glommio executor per CPU; each opens its stores, serves their volumes, owns their connections
+//! and shares nothing. The main thread becomes the coordinator between the control link and the shards.
+mod args;
+mod coordinator;
+mod disk;
+mod link;
+mod messages;
+mod net;
+mod preflight;
+mod runtime;
+mod shard;
+mod store;
+mod volume;
+
+use args::Args;
+use clap::Parser;
+use coordinator::Router;
+use messages::{COORDINATOR_QUEUE_MAX, Coordinator, SHARD_QUEUE_MAX};
+use runtime::executor::{self, ExecutorOptions};
+use runtime::{mailbox, signal, socket};
+use shard::Start;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+use tracing::{error, info};
+
+/// Of the memory given, the part for transfers in percent; the rest is read cache.
+const TRANSFER_PERCENT: u64 = 25;
+
+fn main() -> ExitCode {
+    executor::register_membarrier();
+    let signals = signal::block();
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    match serve(&args, signals) {
+        Ok(code) => code,
+        Err(reason) => {
+            error!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let cpus = preflight::usable_cpus(&args.cpus)?;
+    let shards = cpus.len().min(args.store.len());
+    let registered_bytes = preflight::check_machine(shards)?;
+    let open_files = preflight::raise_open_files();
+    let (mut listeners, portals) = listen(args)?;
+    info!(
+        shards,
+        ?cpus,
+        registered_bytes,
+        open_files,
+        ?portals,
+        "starting"
+    );
+
+    let (sender, inbox) = mpsc::sync_channel(COORDINATOR_QUEUE_MAX);
+    let coordinator = Coordinator(sender);
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards)
+        .map(|_| mailbox::bounded(SHARD_QUEUE_MAX))
+        .unzip();
+    coordinator::watch_signals(signals, coordinator.clone())?;
+    let mut executors = Vec::with_capacity(shards);
+    let memory = args.memory / shards as u64;
+    for ((index, stores), messages) in shard::deal(args, shards)
+        .into_iter()
+        .enumerate()
+        .zip(receivers)
+    {
+        let options = ExecutorOptions {
+            name: format!("shard-{index}"),
+            // With one CPU for several threads the kernel schedules better than a pin.
+            cpu: (cpus.len() > 1).then(|| cpus[index]),
+            registered_bytes,
+            spin: Duration::from_micros(args.spin),
+        };
+        let transfer_bytes = memory * TRANSFER_PERCENT / 100;
+        let start = Start {
+            index,
+            stores,
+            cache_bytes: memory - transfer_bytes,
+            transfer_bytes,
+            open_files,
+            inbox: messages,
+            peers: senders.clone(),
+            coordinator: coordinator.clone(),
+        };
+        // The first shard accepts for all.
+        let listeners = std::mem::take(&mut listeners);
+        executors.push(executor::start(options, move || {
+            shard::run(start, listeners)
+        })?);
+    }
+    link::start(args.link.clone(), coordinator)?;
+    if !Router::new(senders, portals).run(&inbox) {
+        return Ok(ExitCode::FAILURE);
+    }
+    for executor in executors {
+        executor.join()?;
+    }
+    info!("ended in order");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds all portals; returns them with the addresses to announce.
+fn listen(args: &Args) -> Result<(Vec<OwnedFd>, Vec<String>), String> {
+    let mut listeners = Vec::with_capacity(args.portal.len());
+    let mut bound = Vec::with_capacity(args.portal.len());
+    for &portal in &args.portal {
+        let listener = socket::listen(portal)
+            .map_err(|error| format!("cannot listen on {portal}: {error}"))?;
+        let address = socket::local_address(&listener)
+            .map_err(|error| format!("cannot tell the address of {portal}: {error}"))?;
+        bound.push(address.to_string());
+        listeners.push(listener);
+    }
+    if !args.advertise.is_empty() {
+        bound = args.advertise.iter().map(ToString::to_string).collect();
+    }
+    Ok((listeners, bound))
+}

@@ -1,0 +1,278 @@
+//! The process's main thread once all runs: routes between the control link and the shards.
+//!
+//! Invariants: an agent's request gets one reply; a request for a store that is not served is
+//! answered here, with the reason. Losing the link changes nothing for hosts.
+
+use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
+use holdfast_core::id::VolumeId;
+use holdfast_core::link::{
+    Assignment, Body, Hello, Message, Reply, ReplyCode, Report, VERSION, encode,
+};
+use std::collections::HashSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// Time between two reports to the agent when nothing changes.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the shards may take to log out hosts and to checkpoint.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// The routing state.
+pub(crate) struct Router {
+    shards: Vec<ShardSender>,
+    reports: Vec<Report>,
+    portals: Vec<String>,
+    link: Option<UnixStream>,
+    welcomed: bool,
+    drained: HashSet<usize>,
+    draining: Option<Instant>,
+    report_due: Instant,
+}
+
+impl Router {
+    /// A router for these shards.
+    pub(crate) fn new(shards: Vec<ShardSender>, portals: Vec<String>) -> Self {
+        Router {
+            reports: vec![Report::default(); shards.len()],
+            shards,
+            portals,
+            link: None,
+            welcomed: false,
+            drained: HashSet::new(),
+            draining: None,
+            report_due: Instant::now(),
+        }
+    }
+
+    /// Runs until every shard has drained. False when that took too long.
+    pub(crate) fn run(mut self, inbox: &Receiver<ToCoordinator>) -> bool {
+        loop {
+            let now = Instant::now();
+            match inbox.recv_timeout(self.report_due.saturating_duration_since(now)) {
+                Ok(message) => self.on_message(message),
+                Err(RecvTimeoutError::Timeout) => self.send_report(),
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            if self.drained.len() == self.shards.len() {
+                return true;
+            }
+            if self
+                .draining
+                .is_some_and(|since| since.elapsed() > DRAIN_MAX)
+            {
+                error!(
+                    "the shards did not end in {DRAIN_MAX:?}; ending without them, nothing acknowledged is lost"
+                );
+                return false;
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: ToCoordinator) {
+        match message {
+            ToCoordinator::Report(shard, report) => {
+                let changed = different(&self.reports[shard], &report);
+                self.reports[shard] = report;
+                if changed {
+                    self.send_report();
+                }
+            }
+            ToCoordinator::Reply(request_id, reply) => self.reply(request_id, reply),
+            ToCoordinator::Drained(shard) => {
+                self.drained.insert(shard);
+            }
+            ToCoordinator::LinkUp(stream) => self.on_link_up(stream),
+            ToCoordinator::LinkMessage(message) => self.on_link_message(*message),
+            ToCoordinator::LinkDown => self.drop_link(),
+            ToCoordinator::Terminate => self.drain(),
+        }
+    }
+
+    fn on_link_up(&mut self, stream: UnixStream) {
+        self.link = Some(stream);
+        self.welcomed = false;
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            pid: std::process::id(),
+            portals: self.portals.clone(),
+            report: Some(self.report()),
+        };
+        self.send(0, Body::Hello(hello));
+    }
+
+    fn on_link_message(&mut self, message: Message) {
+        let id = message.request_id;
+        match message.body {
+            Some(Body::Welcome(welcome)) if !self.welcomed => {
+                if welcome.version == VERSION {
+                    self.welcomed = true;
+                } else {
+                    error!(
+                        reason = welcome.refused,
+                        "the node agent refused this volume server"
+                    );
+                    self.drop_link();
+                }
+            }
+            Some(Body::Assign(assignment)) if self.welcomed => self.assign(id, assignment),
+            Some(Body::Remove(removal)) if self.welcomed => {
+                match VolumeId::try_from(removal.volume_id.as_slice()) {
+                    Ok(volume) => self.remove(id, volume),
+                    Err(_) => self.reply(
+                        id,
+                        refusal(ReplyCode::Invalid, "the volume id has not 16 bytes"),
+                    ),
+                }
+            }
+            Some(Body::Drain(_)) if self.welcomed => {
+                self.reply(id, Reply::default());
+                self.drain();
+            }
+            _ => {
+                warn!(request = id, "the node agent broke the protocol");
+                self.drop_link();
+            }
+        }
+    }
+
+    fn assign(&mut self, id: u64, assignment: Assignment) {
+        let has = |report: &Report| {
+            report
+                .stores
+                .iter()
+                .any(|s| s.store_id == assignment.store_id)
+        };
+        let Some(shard) = self.reports.iter().position(has) else {
+            let reason = "no store with this id is served here";
+            return self.reply(id, refusal(ReplyCode::NotFound, reason));
+        };
+        self.hand(shard, ToShard::Assign(id, Box::new(assignment)), id);
+    }
+
+    fn remove(&mut self, id: u64, volume: VolumeId) {
+        let has = |report: &Report| report.volumes.iter().any(|v| v.volume_id == volume.0);
+        match self.reports.iter().position(has) {
+            Some(shard) => self.hand(shard, ToShard::Remove(id, volume), id),
+            // Gone is what was asked for.
+            None => self.reply(id, Reply::default()),
+        }
+    }
+
+    fn hand(&mut self, shard: usize, message: ToShard, id: u64) {
+        if self.shards[shard].send(message).is_err() {
+            self.reply(id, refusal(ReplyCode::Busy, "the shard has too much to do"));
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
+        info!("draining: logging hosts out, then a checkpoint");
+        self.draining = Some(Instant::now());
+        for (shard, sender) in self.shards.iter_mut().enumerate() {
+            if sender.send(ToShard::Drain).is_err() {
+                warn!(shard, "the shard takes no messages; it is not waited for");
+                self.drained.insert(shard);
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        let mut whole = Report::default();
+        for report in &self.reports {
+            whole.stores.extend(report.stores.iter().cloned());
+            whole.volumes.extend(report.volumes.iter().cloned());
+        }
+        whole
+    }
+
+    fn send_report(&mut self) {
+        self.report_due = Instant::now() + REPORT_PERIOD;
+        if self.welcomed {
+            let report = self.report();
+            self.send(0, Body::Report(report));
+        }
+    }
+
+    fn reply(&mut self, request_id: u64, reply: Reply) {
+        // What was asked for shows in the report that precedes the reply.
+        self.send_report();
+        self.send(request_id, Body::Reply(reply));
+    }
+
+    fn send(&mut self, request_id: u64, body: Body) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let message = Message {
+            request_id,
+            body: Some(body),
+        };
+        let written = encode(&message)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| link.write_all(&bytes));
+        if let Err(error) = written {
+            warn!("writing to the node agent failed: {error}");
+            self.drop_link();
+        }
+    }
+
+    fn drop_link(&mut self) {
+        self.welcomed = false;
+        if let Some(link) = self.link.take() {
+            // The reading thread then sees the end and connects again; an error means it has.
+            let _ = link.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Whether anything but counters changed.
+fn different(before: &Report, after: &Report) -> bool {
+    let stores = |report: &Report| -> Vec<_> {
+        let key = |s: &holdfast_core::link::StoreReport| (s.store_id.clone(), s.failed.clone());
+        report.stores.iter().map(key).collect()
+    };
+    let volumes = |report: &Report| -> Vec<_> {
+        let key = |v: &holdfast_core::link::VolumeReport| {
+            (
+                v.volume_id.clone(),
+                v.epoch,
+                v.size_bytes,
+                v.sessions,
+                v.failed.clone(),
+            )
+        };
+        report.volumes.iter().map(key).collect()
+    };
+    stores(before) != stores(after) || volumes(before) != volumes(after)
+}
+
+/// A reply that says no.
+pub(crate) fn refusal(code: ReplyCode, message: impl Into<String>) -> Reply {
+    Reply {
+        code: code.into(),
+        message: message.into(),
+    }
+}
+
+/// Starts the thread that turns an end signal into [`ToCoordinator::Terminate`].
+pub(crate) fn watch_signals(
+    signals: crate::runtime::signal::EndSignals,
+    coordinator: Coordinator,
+) -> std::io::Result<()> {
+    let watch = move || {
+        while signals.wait().is_ok() {
+            coordinator.send(ToCoordinator::Terminate);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map(drop)
+}

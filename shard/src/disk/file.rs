@@ -1,0 +1,178 @@
+//! A store's file or block device, opened once by one shard.
+
+use super::durability::{Durability, cache_of, choose};
+use super::{Disk, IO_BYTES_MAX};
+use crate::runtime::buffer::{Buffer, ReadBytes};
+use crate::runtime::file::{File, WriteMode};
+use holdfast_core::block::StoreOffset;
+use holdfast_core::limits::BLOCK_BYTES;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tracing::info;
+
+/// Flushes timed at the start; the fastest counts.
+const PROBE_FLUSHES: usize = 3;
+
+/// A claimed path: locked, looked at, not yet opened for I/O.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    lock: std::fs::File,
+    bytes: u64,
+}
+
+/// Why a path cannot be a store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClaimError {
+    /// The operating system refused.
+    #[error("{what} failed: {source}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("another process serves it (it is locked)")]
+    Locked,
+    /// Nothing was ever written at its start.
+    #[error("it is not formatted; run `holdfast store format PATH --size SIZE`")]
+    Blank,
+}
+
+impl Claim {
+    /// Locks `path` for this process and looks at its first block. Changes nothing. Blocking: for
+    /// the start of the process only.
+    pub(crate) fn new(path: &Path) -> Result<Claim, ClaimError> {
+        let io = |what| move |source| ClaimError::Io { what, source };
+        let path = std::path::absolute(path).map_err(io("resolving the path"))?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io("opening"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+            rustix::io::Errno::AGAIN => ClaimError::Locked,
+            other => ClaimError::Io {
+                what: "locking",
+                source: other.into(),
+            },
+        })?;
+        // Seeking to the end tells the length of files and of block devices alike.
+        let bytes = lock.seek(SeekFrom::End(0)).map_err(io("seeking"))?;
+        lock.seek(SeekFrom::Start(0)).map_err(io("seeking"))?;
+        let mut first = vec![0; BLOCK_BYTES];
+        if bytes < BLOCK_BYTES as u64 {
+            return Err(ClaimError::Blank);
+        }
+        lock.read_exact(&mut first)
+            .map_err(io("reading the first block"))?;
+        if first.iter().all(|&byte| byte == 0) && !has_data(&mut lock, bytes) {
+            return Err(ClaimError::Blank);
+        }
+        Ok(Claim { path, lock, bytes })
+    }
+}
+
+/// Whether the second superblock's place holds anything: the first may have been wiped.
+fn has_data(file: &mut std::fs::File, bytes: u64) -> bool {
+    let mut head = vec![0; 2 << 20];
+    let wanted = usize::try_from(bytes).map_or(head.len(), |bytes| bytes.min(head.len()));
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_exact(&mut head[..wanted]))
+        .is_ok()
+        && head[..wanted].iter().any(|&byte| byte != 0)
+}
+
+/// An open store file.
+#[derive(Debug)]
+pub(crate) struct FileDisk {
+    file: File,
+    durability: Durability,
+    bytes: u64,
+    /// Holds the lock until the end.
+    _lock: std::fs::File,
+}
+
+impl FileDisk {
+    /// Opens a claimed path on this executor and chooses its durability primitive.
+    pub(crate) async fn open(claim: Claim) -> io::Result<FileDisk> {
+        let cache = cache_of(&claim.path);
+        let mut durability = choose(cache, None);
+        let mode = match durability {
+            Durability::DurableWrites => WriteMode::Durable,
+            Durability::FlushOnRing | Durability::FlushInline => WriteMode::Plain,
+        };
+        let file = File::open(&claim.path, mode).await?;
+        let bytes = claim.bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        // The first read tells whether direct I/O works here at all.
+        let first = file.read(0, BLOCK_BYTES).await?;
+        if first.len() != BLOCK_BYTES {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let flush = probe_flush(&file).await?;
+        if mode == WriteMode::Plain {
+            durability = choose(cache, Some(flush));
+        }
+        info!(
+            path = %claim.path.display(), bytes, cache = ?cache, flush_us = flush.as_micros(),
+            "store device: durable by {durability}"
+        );
+        Ok(FileDisk {
+            file,
+            durability,
+            bytes,
+            _lock: claim.lock,
+        })
+    }
+}
+
+/// Times a flush. Nothing is written: opening a store never changes it, so what is timed is the
+/// flush of a device whose cache may be empty, a lower bound.
+async fn probe_flush(file: &File) -> io::Result<Duration> {
+    let mut fastest = Duration::MAX;
+    for _ in 0..PROBE_FLUSHES {
+        let start = Instant::now();
+        file.sync().await?;
+        fastest = fastest.min(start.elapsed());
+    }
+    Ok(fastest)
+}
+
+impl Disk for FileDisk {
+    async fn read(&self, offset: StoreOffset, bytes: usize) -> io::Result<ReadBytes> {
+        assert!(bytes <= IO_BYTES_MAX);
+        let data = self.file.read(offset.0, bytes).await?;
+        if data.len() != bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(data)
+    }
+
+    async fn write(&self, offset: StoreOffset, buffer: &Buffer) -> io::Result<()> {
+        assert!(buffer.len() <= IO_BYTES_MAX);
+        assert!(buffer.len().is_multiple_of(BLOCK_BYTES));
+        let written = self.file.write(offset.0, buffer).await?;
+        if written != buffer.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        Ok(())
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::DurableWrites => Ok(()),
+            Durability::FlushOnRing => self.file.sync().await,
+            Durability::FlushInline => self.file.sync_inline(),
+        }
+    }
+
+    fn write_through(&self) -> bool {
+        self.durability == Durability::DurableWrites
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

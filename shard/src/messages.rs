@@ -1,0 +1,75 @@
+//! What the threads of the volume server say to each other.
+
+use crate::net::directory::Announcement;
+use crate::net::handover::Handover;
+use crate::runtime::mailbox;
+use holdfast_core::id::VolumeId;
+use holdfast_core::link::{Assignment, Message, Reply, Report};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use tracing::error;
+
+/// Messages that wait for the coordinator at most; it only routes, so they never do for long.
+pub(crate) const COORDINATOR_QUEUE_MAX: usize = 4096;
+
+/// Messages that wait for a shard at most.
+pub(crate) const SHARD_QUEUE_MAX: usize = 4096;
+
+/// To a shard.
+#[derive(Debug)]
+pub(crate) enum ToShard {
+    /// Serve a volume.
+    Assign(u64, Box<Assignment>),
+    /// Stop serving a volume and free its space.
+    Remove(u64, VolumeId),
+    /// A connection whose login named a target of this shard.
+    Connection(Box<Handover>),
+    /// A target was added, changed or taken away; to the shard that accepts.
+    Announce(Announcement),
+    /// Log hosts out, checkpoint, close, end.
+    Drain,
+}
+
+/// To the coordinator.
+#[derive(Debug)]
+pub(crate) enum ToCoordinator {
+    /// A shard opened its stores, or something changed, or a second passed.
+    Report(usize, Report),
+    /// A request of the agent was carried out.
+    Reply(u64, Reply),
+    /// A shard ended in order.
+    Drained(usize),
+    /// The agent is there.
+    LinkUp(UnixStream),
+    /// The agent said something.
+    LinkMessage(Box<Message>),
+    /// The agent is gone.
+    LinkDown,
+    /// The process shall end.
+    Terminate,
+}
+
+/// Sends to the coordinator.
+#[derive(Clone, Debug)]
+pub(crate) struct Coordinator(pub(crate) SyncSender<ToCoordinator>);
+
+/// Sends to a shard.
+pub(crate) type ShardSender = mailbox::Sender<ToShard>;
+
+impl Coordinator {
+    /// Sends without waiting: shards never wait for another thread. A report that finds the queue
+    /// full is dropped, the next one follows in a second.
+    pub(crate) fn send(&self, message: ToCoordinator) {
+        match self.0.try_send(message) {
+            Ok(())
+            | Err(TrySendError::Disconnected(_) | TrySendError::Full(ToCoordinator::Report(..))) => {
+            }
+            Err(TrySendError::Full(message)) => {
+                error!(
+                    ?message,
+                    "the coordinator's queue is full: a message is lost"
+                );
+            }
+        }
+    }
+}

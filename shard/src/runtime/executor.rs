@@ -1,0 +1,115 @@
+//! Executors: one pinned thread per shard, and the process set-up they need.
+
+use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares, TaskQueueHandle};
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::os::fd::FromRawFd;
+use std::time::Duration;
+
+/// Entries of the submission ring; the completion ring has twice as many.
+const RING_ENTRIES: usize = 512;
+
+/// How long a shard runs tasks before it looks at its rings again.
+const PREEMPT: Duration = Duration::from_millis(1);
+
+/// How an executor runs.
+#[derive(Clone, Debug)]
+pub(crate) struct ExecutorOptions {
+    /// Thread name.
+    pub(crate) name: String,
+    /// CPU to pin to; `None`: the kernel chooses.
+    pub(crate) cpu: Option<usize>,
+    /// Bytes of memory to register with the rings.
+    pub(crate) registered_bytes: usize,
+    /// How long to poll the rings before sleeping. Zero: sleep at once. Only when pinned.
+    pub(crate) spin: Duration,
+}
+
+/// A running executor.
+#[derive(Debug)]
+pub(crate) struct Executor(glommio::ExecutorJoinHandle<()>);
+
+thread_local! {
+    static FOREGROUND: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
+}
+
+/// Registers this process for the cheap memory barrier that glommio uses. Must be the first act of
+/// `main`: with threads around, the kernel needs tens of milliseconds for it.
+pub(crate) fn register_membarrier() {
+    // SAFETY: the syscall takes three integers, touches no memory of ours, and an error is harmless
+    // (glommio falls back to fences).
+    unsafe {
+        libc::syscall(
+            libc::SYS_membarrier,
+            libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
+            0,
+            0,
+        )
+    };
+}
+
+/// Starts an executor thread that runs `main` and ends with it.
+pub(crate) fn start<G, F>(options: ExecutorOptions, main: G) -> io::Result<Executor>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let placement = options.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let builder = LocalExecutorBuilder::new(placement)
+        .name(&options.name)
+        .ring_depth(RING_ENTRIES)
+        .io_memory(options.registered_bytes)
+        .preempt_timer(PREEMPT)
+        .spin_before_park(options.spin)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+    let handle = builder
+        .spawn(move || async move {
+            // Foreign wakes of a sleeping or busy shard are prompt only in a queue that matters.
+            let queue = glommio::executor().create_task_queue(
+                Shares::Static(1000),
+                Latency::Matters(PREEMPT),
+                "foreground",
+            );
+            FOREGROUND.with(|slot| slot.set(Some(queue)));
+            main().await;
+        })
+        .map_err(io::Error::from)?;
+    Ok(Executor(handle))
+}
+
+impl Executor {
+    /// Waits for the end of the executor's main future.
+    pub(crate) fn join(self) -> io::Result<()> {
+        self.0.join().map_err(io::Error::from)
+    }
+}
+
+/// The task queue of everything a host waits for.
+pub(super) fn foreground() -> TaskQueueHandle {
+    FOREGROUND
+        .with(Cell::get)
+        .expect("only tasks of an executor spawn tasks")
+}
+
+/// Reads that went through the polling ring since the last call; always 0 on a healthy start.
+pub(crate) fn polled_reads() -> u64 {
+    glommio::executor().io_stats().poll_ring.file_reads().0
+}
+
+/// Makes and drops a small ring, to learn whether the kernel lets us: glommio would panic instead.
+pub(crate) fn try_ring() -> io::Result<()> {
+    /// Bytes of `struct io_uring_params`, all zero for the defaults.
+    const PARAMS_BYTES: usize = 120;
+    let mut params = [0_u64; PARAMS_BYTES / 8];
+    // SAFETY: the kernel reads and writes PARAMS_BYTES bytes at the pointer, which are ours, aligned
+    // and live during the call.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}

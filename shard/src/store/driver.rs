@@ -1,0 +1,432 @@
+//! Drives one store's machine: performs its effects on the disk and hands the outcomes back to it.
+//!
+//! Hot path. Nothing is decided here. A request costs one machine step, one table entry and, for a
+//! write, one copy of the payload into the log frame's buffer. Committed data enters the read cache in
+//! the same step in which the machine makes it visible, so that the cache is never behind (I2).
+
+use super::gather::into_buffers;
+use super::slab::Slab;
+use crate::disk::Disk;
+use crate::runtime::buffer::Buffer;
+use crate::runtime::local::{Receiver, Sender, once};
+use crate::runtime::slots::Slots;
+use crate::volume::cache::{Cache, VolumeSlot};
+use holdfast_core::block::{BlockRange, StoreOffset};
+use holdfast_core::checksum::{block_checksums, crc32c};
+use holdfast_core::id::{StoreId, VolumeId};
+use holdfast_core::limits::BLOCK_BYTES;
+use holdfast_core::store::machine::Store;
+use holdfast_core::store::{
+    CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup, PayloadId, PayloadSlice,
+    RequestError, Tag,
+};
+use std::cell::{Cell, Ref, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+use tracing::{error, warn};
+
+/// Log, page and chunk writes and syncs under way at once.
+const WRITES_IN_FLIGHT_MAX: usize = 128;
+
+/// Parts of scattered reads under way at once.
+const READS_IN_FLIGHT_MAX: usize = 128;
+
+/// Flush copies under way at once; the machine asks for fewer.
+const COPIES_IN_FLIGHT_MAX: usize = 64;
+
+/// How a request ended.
+pub(crate) type Outcome = Result<(), RequestError>;
+
+/// A volume in the eyes of the driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VolumeRef {
+    /// On the disk.
+    pub(crate) id: VolumeId,
+    /// In the cache.
+    pub(crate) slot: VolumeSlot,
+}
+
+/// Host data in a task buffer: whole blocks, at most a transfer.
+#[derive(Clone, Debug)]
+pub(crate) struct Payload {
+    buffer: Rc<Buffer>,
+    start: usize,
+    bytes: usize,
+}
+
+/// What a completed request does to the read cache.
+#[derive(Debug)]
+enum Publish {
+    Nothing,
+    Data(VolumeSlot, BlockRange, Payload),
+    Forget(VolumeSlot, BlockRange),
+}
+
+struct Request {
+    sender: Option<Sender<Outcome>>,
+    publish: Publish,
+}
+
+/// One store under way.
+pub(crate) struct StoreDriver<D> {
+    name: String,
+    id: StoreId,
+    disk: Rc<D>,
+    machine: RefCell<Box<Store>>,
+    started: Instant,
+    effects: RefCell<Vec<Effect>>,
+    requests: RefCell<Slab<Request>>,
+    payloads: RefCell<Slab<Payload>>,
+    lookups: RefCell<Vec<Lookup>>,
+    reads: Slots,
+    writes: Slots,
+    copies: Slots,
+    cache: Rc<RefCell<Cache>>,
+    failed: RefCell<Option<String>>,
+}
+
+impl Payload {
+    /// The first `bytes` bytes from `start` on; whole blocks.
+    pub(crate) fn new(buffer: Rc<Buffer>, start: usize, bytes: usize) -> Self {
+        assert!(start + bytes <= buffer.len());
+        assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES));
+        Payload {
+            buffer,
+            start,
+            bytes,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.bytes]
+    }
+}
+
+impl<D: Disk> StoreDriver<D> {
+    /// Takes over an opened store. `name` is for messages.
+    pub(crate) fn new(
+        name: String,
+        disk: Rc<D>,
+        machine: Box<Store>,
+        cache: Rc<RefCell<Cache>>,
+    ) -> Rc<Self> {
+        Rc::new(StoreDriver {
+            name,
+            id: machine.id(),
+            disk,
+            machine: RefCell::new(machine),
+            started: Instant::now(),
+            effects: RefCell::default(),
+            requests: RefCell::default(),
+            payloads: RefCell::default(),
+            lookups: RefCell::default(),
+            reads: Slots::new(READS_IN_FLIGHT_MAX),
+            writes: Slots::new(WRITES_IN_FLIGHT_MAX),
+            copies: Slots::new(COPIES_IN_FLIGHT_MAX),
+            cache,
+            failed: RefCell::default(),
+        })
+    }
+
+    /// Which store it is.
+    pub(crate) fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// Path, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The disk under it.
+    pub(crate) fn disk(&self) -> &Rc<D> {
+        &self.disk
+    }
+
+    /// The read cache of its shard.
+    pub(crate) fn cache(&self) -> &Rc<RefCell<Cache>> {
+        &self.cache
+    }
+
+    /// Runs the parts of scattered reads.
+    pub(crate) fn reads(&self) -> &Slots {
+        &self.reads
+    }
+
+    /// Why it serves nothing any more.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failed.borrow().clone()
+    }
+
+    /// The machine, to be asked.
+    pub(crate) fn machine(&self) -> Ref<'_, Store> {
+        Ref::map(self.machine.borrow(), |machine| &**machine)
+    }
+
+    /// Time passed.
+    pub(crate) fn tick(self: &Rc<Self>) {
+        self.submit(Event::Tick);
+    }
+
+    /// Stores whole blocks. Ready when they are durable and visible.
+    pub(crate) fn write(
+        self: &Rc<Self>,
+        volume: VolumeRef,
+        range: BlockRange,
+        payload: Payload,
+    ) -> Receiver<Outcome> {
+        assert!(payload.bytes == range.count as usize * BLOCK_BYTES);
+        let checksums = block_checksums(payload.bytes());
+        let id = self.payloads.borrow_mut().insert(payload.clone());
+        let publish = Publish::Data(volume.slot, range, payload);
+        self.request(publish, |tag| Event::Write {
+            tag,
+            volume: volume.id,
+            range,
+            checksums,
+            payload: PayloadId(id),
+        })
+    }
+
+    /// Returns the space of whole blocks; they read as zeros.
+    pub(crate) fn unmap(
+        self: &Rc<Self>,
+        volume: VolumeRef,
+        range: BlockRange,
+    ) -> Receiver<Outcome> {
+        let publish = Publish::Forget(volume.slot, range);
+        self.request(publish, |tag| Event::Unmap {
+            tag,
+            volume: volume.id,
+            range,
+        })
+    }
+
+    /// Any request that leaves the read cache alone.
+    pub(crate) fn ask(self: &Rc<Self>, event: impl FnOnce(Tag) -> Event) -> Receiver<Outcome> {
+        self.request(Publish::Nothing, event)
+    }
+
+    /// Where blocks are now. Give the answer back with [`Self::done_with`].
+    pub(crate) fn lookup(&self, id: VolumeId, range: BlockRange) -> Result<Lookup, RequestError> {
+        let mut lookup = self.lookups.borrow_mut().pop().unwrap_or_default();
+        self.machine().lookup(id, range, &mut lookup)?;
+        Ok(lookup)
+    }
+
+    /// Takes back a lookup's memory.
+    pub(crate) fn done_with(&self, lookup: Lookup) {
+        /// Kept for reuse at most.
+        const LOOKUPS_KEPT: usize = 64;
+        let mut lookups = self.lookups.borrow_mut();
+        if lookups.len() < LOOKUPS_KEPT {
+            lookups.push(lookup);
+        }
+    }
+
+    /// Waits until no write, sync or copy is under way.
+    pub(crate) async fn settled(&self) {
+        self.writes.drained().await;
+        self.copies.drained().await;
+    }
+
+    fn request(
+        self: &Rc<Self>,
+        publish: Publish,
+        event: impl FnOnce(Tag) -> Event,
+    ) -> Receiver<Outcome> {
+        let (sender, receiver) = once();
+        let tag = self.requests.borrow_mut().insert(Request {
+            sender: Some(sender),
+            publish,
+        });
+        self.submit(event(Tag(u64::from(tag))));
+        receiver
+    }
+
+    fn submit(self: &Rc<Self>, event: Event) {
+        let mut effects = self.effects.take();
+        self.machine
+            .borrow_mut()
+            .step(self.started.elapsed(), event, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.effects.replace(effects);
+    }
+
+    fn perform(self: &Rc<Self>, effect: Effect) {
+        match effect {
+            Effect::Write { io, offset, data } => self.start_write(io, offset, &data),
+            Effect::Copy { io, sources, to } => {
+                let driver = Rc::clone(self);
+                self.copies.run(async move {
+                    let result = driver.copy(&sources, to).await;
+                    driver.submit(Event::CopyDone { io, result });
+                });
+            }
+            Effect::Sync { io } => {
+                let driver = Rc::clone(self);
+                self.writes.run(async move {
+                    let result = driver.disk.sync().await;
+                    let result = result.map_err(|error| driver.failure_of("sync", None, &error));
+                    driver.submit(Event::SyncDone { io, result });
+                });
+            }
+            Effect::Complete { tag, result } => self.complete(tag, result),
+            Effect::Release { payload } => {
+                let released = self.payloads.borrow_mut().remove(payload.0);
+                assert!(released.is_some(), "a payload is released once");
+            }
+            Effect::Lost { volume, block } => warn!(
+                store = %self.name, %volume, %block,
+                "a stored block is damaged: hosts get a medium error until it is written again"
+            ),
+            Effect::Failed { reason } => {
+                error!(
+                    store = %self.name, id = %self.id, reason,
+                    "the store failed: its volumes are out of service until the disk is replaced"
+                );
+                *self.failed.borrow_mut() = Some(reason);
+            }
+        }
+    }
+
+    fn complete(&self, tag: Tag, result: Outcome) {
+        let request = u32::try_from(tag.0)
+            .ok()
+            .and_then(|index| self.requests.borrow_mut().remove(index))
+            .expect("the machine completes each request once");
+        if result.is_ok() {
+            match &request.publish {
+                Publish::Nothing => {}
+                Publish::Data(slot, range, payload) => {
+                    let mut cache = self.cache.borrow_mut();
+                    cache.publish(*slot, *range, payload.bytes());
+                }
+                Publish::Forget(slot, range) => self.cache.borrow_mut().forget(*slot, *range),
+            }
+        }
+        if let Some(sender) = request.sender {
+            sender.send(result);
+        }
+    }
+
+    fn start_write(self: &Rc<Self>, io: IoId, offset: StoreOffset, data: &Data) {
+        let buffers = self.buffers_of(data);
+        let left = Rc::new(Cell::new(buffers.len()));
+        let failure: Rc<Cell<Option<IoFailure>>> = Rc::default();
+        let mut at = offset;
+        for buffer in buffers {
+            let (driver, left, failure) = (Rc::clone(self), Rc::clone(&left), Rc::clone(&failure));
+            let (offset, length) = (at, buffer.len() as u64);
+            self.writes.run(async move {
+                if let Err(error) = driver.disk.write(offset, &buffer).await {
+                    failure.set(Some(driver.failure_of("write", Some(offset), &error)));
+                }
+                left.set(left.get() - 1);
+                if left.get() == 0 {
+                    let result = failure.take().map_or(Ok(()), Err);
+                    driver.submit(Event::WriteDone { io, result });
+                }
+            });
+            at = at.plus(length);
+        }
+    }
+
+    /// The bytes to write, in aligned memory.
+    fn buffers_of(&self, data: &Data) -> Vec<Buffer> {
+        let payloads = self.payloads.borrow();
+        let payload = |id: PayloadId| {
+            payloads
+                .get(id.0)
+                .expect("a payload is held until its release")
+        };
+        match data {
+            Data::Bytes(bytes) => into_buffers(&[bytes]),
+            Data::Frame {
+                header,
+                payloads: slices,
+            } => {
+                let mut parts: Vec<&[u8]> = Vec::with_capacity(1 + slices.len());
+                parts.push(header);
+                parts.extend(
+                    slices
+                        .iter()
+                        .map(|slice| cut(payload(slice.payload), *slice)),
+                );
+                into_buffers(&parts)
+            }
+            Data::Payload(slice) => {
+                let whole = payload(slice.payload);
+                let bytes = cut(whole, *slice);
+                // A buffer that is written whole goes out from where it arrived.
+                if bytes.len() == whole.buffer.len() && bytes.len() <= crate::disk::IO_BYTES_MAX {
+                    return vec![whole.buffer.share()];
+                }
+                into_buffers(&[bytes])
+            }
+        }
+    }
+
+    /// Moves blocks: reads each run of neighbours at once, checks every block, writes all.
+    async fn copy(&self, sources: &[CopySource], to: StoreOffset) -> Result<(), CopyFailure> {
+        let mut data: Vec<u8> = Vec::with_capacity(sources.len() * BLOCK_BYTES);
+        while data.len() < sources.len() * BLOCK_BYTES {
+            let first = data.len() / BLOCK_BYTES;
+            let count = neighbours(&sources[first..]);
+            let run = &sources[first..first + count];
+            let bytes = match self.disk.read(run[0].from, count * BLOCK_BYTES).await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.failure_of("read", Some(run[0].from), &error);
+                    return Err(CopyFailure::Source(first + self.unreadable(run).await));
+                }
+            };
+            let blocks = bytes.chunks_exact(BLOCK_BYTES);
+            if let Some(bad) = blocks.zip(run).position(|(b, s)| crc32c(b) != s.checksum) {
+                return Err(CopyFailure::Source(first + bad));
+            }
+            data.extend_from_slice(&bytes);
+        }
+        let mut at = to;
+        for buffer in into_buffers(&[&data]) {
+            let result = self.disk.write(at, &buffer).await;
+            result.map_err(|e| CopyFailure::Write(self.failure_of("write", Some(at), &e)))?;
+            at = at.plus(buffer.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Which of some neighbours cannot be read; the first when all can by now.
+    async fn unreadable(&self, run: &[CopySource]) -> usize {
+        for (index, source) in run.iter().enumerate() {
+            if self.disk.read(source.from, BLOCK_BYTES).await.is_err() {
+                return index;
+            }
+        }
+        0
+    }
+
+    /// Logs a failed operation and names it.
+    fn failure_of(&self, what: &str, at: Option<StoreOffset>, error: &io::Error) -> IoFailure {
+        let place = at.map_or(String::new(), |offset| format!(" at {offset}"));
+        warn!(store = %self.name, "{what}{place} failed: {error}");
+        IoFailure(format!("{what}{place} failed: {error}"))
+    }
+}
+
+/// The bytes of a slice of a payload.
+fn cut(payload: &Payload, slice: PayloadSlice) -> &[u8] {
+    let start = slice.first_block as usize * BLOCK_BYTES;
+    &payload.bytes()[start..start + slice.blocks as usize * BLOCK_BYTES]
+}
+
+/// How many sources from the first on lie one behind the other.
+fn neighbours(sources: &[CopySource]) -> usize {
+    1 + sources
+        .windows(2)
+        .take_while(|pair| pair[0].from.plus(BLOCK_BYTES as u64) == pair[1].from)
+        .count()
+}

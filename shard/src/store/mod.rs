@@ -1,0 +1,6 @@
+//! A store as its shard drives it: opening, performing the machine's effects, feeding back events.
+
+pub(crate) mod driver;
+pub(crate) mod gather;
+pub(crate) mod open;
+pub(crate) mod slab;
