@@ -5,10 +5,18 @@
 //! of READ and WRITE never passes through it. Clauses cited: SAM-5 (r21), SPC-4 (r37), SBC-3 (r36).
 
 pub mod attention;
+mod block;
+mod capacity;
 pub mod cdb;
 pub mod geometry;
+mod inquiry;
 pub mod limits;
+mod mode;
 pub mod nexus;
+mod opcode;
 pub mod reply;
+mod report;
+pub mod reservation;
 pub mod sense;
 pub mod unit;
+mod vpd;

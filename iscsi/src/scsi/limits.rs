@@ -2,8 +2,9 @@
 
 use holdfast_core::limits::{ATTRIBUTES_BYTES_MAX, CHUNK_BYTES};
 
-/// Bytes of one UNMAP command over all its descriptors at most: 64 GiB, one pass over the chunk map.
-pub const UNMAP_BYTES_MAX: u64 = 64 << 30;
+/// Bytes of one UNMAP command over all its descriptors at most; keeps one command from being
+/// unbounded work, and libiscsi takes more than 1 Mi blocks for a mistake.
+pub const UNMAP_BYTES_MAX: u64 = 512 << 20;
 
 /// Block descriptors of one UNMAP parameter list at most.
 pub const UNMAP_DESCRIPTORS_MAX: usize = 256;
@@ -14,8 +15,8 @@ pub const WRITE_SAME_BYTES_MAX: u64 = 32 << 20;
 /// Bytes that one COMPARE AND WRITE compares at most: what fits one chunk stays atomic.
 pub const COMPARE_AND_WRITE_BYTES_MAX: u64 = CHUNK_BYTES as u64;
 
-/// Logical blocks that COMPARE AND WRITE addresses at most: its field is one byte.
-pub const COMPARE_AND_WRITE_BLOCKS_MAX: u64 = 255;
+/// Granularity in which UNMAP returns space.
+pub const UNMAP_GRANULARITY_BYTES: u64 = CHUNK_BYTES as u64;
 
 /// Descriptors of one GET LBA STATUS answer at most.
 pub const PROVISIONING_DESCRIPTORS_MAX: usize = 256;

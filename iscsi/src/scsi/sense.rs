@@ -48,6 +48,7 @@ impl AdditionalSense {
     pub const UNIT_NOT_SUPPORTED: Self = Self(0x25, 0x00);
     pub const INVALID_FIELD_IN_PARAMETERS: Self = Self(0x26, 0x00);
     pub const INVALID_RELEASE: Self = Self(0x26, 0x04);
+    pub const SOFTWARE_WRITE_PROTECTED: Self = Self(0x27, 0x02);
     pub const SPACE_ALLOCATION_FAILED: Self = Self(0x27, 0x07);
     pub const POWER_ON_OR_RESET: Self = Self(0x29, 0x00);
     pub const TARGET_RESET: Self = Self(0x29, 0x02);

@@ -4,15 +4,24 @@
 //! checked at `start` and again at `execute`: data that was still on its way when its nexus was
 //! fenced is not written.
 
-use crate::request::BlockResponse;
+#[cfg(test)]
+mod tests;
+
+use crate::request::{BlockRequest, BlockResponse};
 use crate::scsi::attention::{Attention, Attentions};
-use crate::scsi::cdb::{self, Command};
+use crate::scsi::block::{self, Answer};
+use crate::scsi::cdb::{self, Command, ModeForm};
 use crate::scsi::geometry::{Geometry, LogicalBlock};
+use crate::scsi::mode::ModeState;
 use crate::scsi::nexus::{Lun, Nexus, NexusId};
-use crate::scsi::reply::{Executed, Reply, Status, Transfer};
+use crate::scsi::reply::{Dispatch, Executed, Reply, Status, Transfer};
+use crate::scsi::reservation::kind::{OutAction, ReservationType};
+use crate::scsi::reservation::{Refusal, Reservations, parameters};
 use crate::scsi::sense::{AdditionalSense, Sense, SenseFormat, SenseKey};
+use crate::scsi::{capacity, inquiry, opcode, report, vpd};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec::Vec;
 use holdfast_core::id::VolumeId;
 
 /// What a logical unit is made from.
@@ -67,6 +76,11 @@ pub struct AttributesError(pub &'static str);
 pub struct LogicalUnit {
     config: UnitConfig,
     geometry: Geometry,
+    mode: ModeState,
+    reservations: Reservations,
+    /// Storage refused the last command; TEST UNIT READY asks it again.
+    suspect: bool,
+    /// Bounded by the portal's bound on sessions.
     nexuses: BTreeMap<NexusId, NexusState>,
     next_nexus: u64,
 }
@@ -80,10 +94,12 @@ struct NexusState {
 impl LogicalUnit {
     /// A unit after power on. `attributes` is what `SaveAttributes` stored last, empty if nothing.
     pub fn new(config: UnitConfig, attributes: &[u8]) -> Result<Self, AttributesError> {
-        let _ = attributes;
         Ok(LogicalUnit {
             geometry: Geometry::new(config.capacity_bytes, config.block),
             config,
+            mode: ModeState::default(),
+            reservations: Reservations::decode(attributes)?,
+            suspect: false,
             nexuses: BTreeMap::new(),
             next_nexus: 1,
         })
@@ -101,6 +117,8 @@ impl LogicalUnit {
 
     /// A session ended, by logout, loss or reinstatement. Its tasks were aborted by the caller.
     pub fn nexus_lost(&mut self, nexus: NexusId) {
+        // SPC-2 7.21: a RESERVE ends with its nexus; registrations stay.
+        self.reservations.release(nexus);
         self.nexuses.remove(&nexus);
     }
 
@@ -111,6 +129,9 @@ impl LogicalUnit {
             Reset::TargetWarm => Attention::TargetReset,
             Reset::TargetCold => Attention::PowerOn,
         };
+        // SAM-5 6.3.3: mode parameters and RESERVE go back, persistent reservations stay.
+        self.mode = ModeState::default();
+        self.reservations.on_reset();
         for state in self.nexuses.values_mut() {
             state.attentions.establish(attention);
         }
@@ -134,42 +155,226 @@ impl LogicalUnit {
 
     /// Takes a CDB in. CDBs shorter than 16 bytes are padded with zeros by the protocol.
     pub fn start(&mut self, nexus: NexusId, lun: Lun, cdb: &[u8; 16]) -> Started {
-        let state = self.nexuses.get_mut(&nexus).expect("the nexus is live");
+        match self.try_start(nexus, lun, cdb) {
+            Ok(started) => started,
+            Err(refusal) => Started::Complete(self.refusal(&refusal)),
+        }
+    }
+
+    fn try_start(&mut self, id: NexusId, lun: Lun, cdb: &[u8; 16]) -> Result<Started, Refusal> {
         if !lun.is_zero() {
-            let sense = Sense::illegal(AdditionalSense::UNIT_NOT_SUPPORTED);
-            return Started::Complete(self.refuse(&sense));
+            return Ok(Started::Complete(self.answer_without_unit(cdb)?));
         }
-        if let Some(attention) = state.attentions.take() {
-            return Started::Complete(self.refuse(&attention.sense()));
+        let state = self.nexuses.get_mut(&id).expect("the nexus is live");
+        // SAM-5 5.14.4: these neither report nor clear a unit attention (REQUEST SENSE does so itself).
+        let exempt = matches!(cdb[0], INQUIRY | REPORT_LUNS | REQUEST_SENSE);
+        if !exempt && let Some(attention) = state.attentions.take() {
+            return Err(attention.sense().into());
         }
-        match cdb::decode(cdb, &self.geometry) {
-            Ok(command) => Started::Accepted(Accepted {
-                transfer: command.transfer(&self.geometry),
-                command,
-            }),
-            Err(sense) => Started::Complete(self.refuse(&sense)),
+        let command = cdb::decode(cdb, &self.geometry)?;
+        self.admit(id, &command)?;
+        Ok(Started::Accepted(Accepted {
+            transfer: command.transfer(&self.geometry),
+            command,
+        }))
+    }
+
+    /// LUNs other than 0 (SPC-4 6.6.1, 6.39; SAM-5 5.11).
+    fn answer_without_unit(&self, cdb: &[u8; 16]) -> Result<Reply, Sense> {
+        const NO_UNIT: Sense = Sense::illegal(AdditionalSense::UNIT_NOT_SUPPORTED);
+        if !matches!(cdb[0], INQUIRY | REPORT_LUNS | REQUEST_SENSE) {
+            return Err(NO_UNIT);
         }
+        match cdb::decode(cdb, &self.geometry)? {
+            Command::Inquiry {
+                page: None,
+                allocation,
+            } => Ok(Reply::parameters(inquiry::no_unit(), allocation)),
+            Command::Inquiry { page: Some(_), .. } => Err(Sense::cdb_byte(2)),
+            Command::ReportLuns { select, allocation } => {
+                Ok(Reply::parameters(report::luns(select), allocation))
+            }
+            Command::RequestSense { format, allocation } => {
+                Ok(Reply::parameters(NO_UNIT.encode(format), allocation))
+            }
+            _ => Err(NO_UNIT),
+        }
+    }
+
+    /// Reservations and write protection let the command through. Hot path.
+    fn admit(&self, id: NexusId, command: &Command) -> Result<(), Refusal> {
+        let state = self.nexuses.get(&id).expect("the nexus is live");
+        let access = command.access();
+        if self.reservations.conflicts(id, &state.nexus, access) {
+            return Err(Refusal::Conflict);
+        }
+        // SPC-4 7.5.10: SWP.
+        if self.mode.write_protected && command.writes_medium() {
+            let code = AdditionalSense::SOFTWARE_WRITE_PROTECTED;
+            return Err(Sense::new(SenseKey::DataProtect, code).into());
+        }
+        Ok(())
     }
 
     /// Runs a command whose data from the host has arrived.
     ///
     /// `parameters` has exactly the length that [`Transfer::ParametersFromHost`] said, else it is empty.
     pub fn execute(&mut self, nexus: NexusId, command: &Command, parameters: &[u8]) -> Executed {
-        assert!(self.nexuses.contains_key(&nexus));
-        assert!(parameters.is_empty());
-        match command {
-            Command::TestUnitReady => Reply::status(Status::Good).into(),
+        match self.try_execute(nexus, command, parameters) {
+            Ok(executed) => executed,
+            Err(refusal) => self.refusal(&refusal).into(),
         }
     }
 
-    /// Ends a command that storage answered.
-    pub fn finish(&mut self, nexus: NexusId, command: &Command, response: BlockResponse) -> Reply {
-        let _ = (nexus, command, response);
-        let sense = Sense::new(
-            SenseKey::HardwareError,
-            AdditionalSense::INTERNAL_TARGET_FAILURE,
-        );
-        self.refuse(&sense)
+    fn try_execute(
+        &mut self,
+        id: NexusId,
+        command: &Command,
+        list: &[u8],
+    ) -> Result<Executed, Refusal> {
+        self.admit(id, command)?;
+        match *command {
+            Command::PersistentReserveOut { action, kind, .. } => {
+                return self.persistent_reserve_out(id, action, kind, list);
+            }
+            Command::ModeSelect { form, .. } => {
+                self.mode_select(id, form, list)?;
+                return Ok(Reply::status(Status::Good).into());
+            }
+            Command::Reserve => self.reservations.reserve(id),
+            Command::Release => self.reservations.release(id),
+            // Ready as far as anyone knows; else an empty request finds out.
+            Command::TestUnitReady if self.suspect => {
+                return Ok(Dispatch::Block(BlockRequest::Flush).into());
+            }
+            Command::RequestSense { format, allocation } => {
+                return Ok(self.request_sense(id, format, allocation).into());
+            }
+            _ => {}
+        }
+        if let Some((data, allocation)) = self.parameter_data(command)? {
+            return Ok(Reply::parameters(data, allocation).into());
+        }
+        Ok(match block::request(command, list, &self.geometry)? {
+            Some(request) => Dispatch::Block(request).into(),
+            None => Reply::status(Status::Good).into(),
+        })
+    }
+
+    /// Parameter data of the commands that only tell something, with their allocation lengths.
+    fn parameter_data(&self, command: &Command) -> Result<Option<(Vec<u8>, usize)>, Sense> {
+        Ok(Some(match *command {
+            Command::Inquiry { page, allocation } => {
+                let data = match page {
+                    None => inquiry::standard(),
+                    Some(page) => vpd::page(
+                        page,
+                        self.config.volume,
+                        &self.config.target_name,
+                        &self.geometry,
+                    )?,
+                };
+                (data, allocation)
+            }
+            Command::ReportLuns { select, allocation } => (report::luns(select), allocation),
+            Command::ModeSense(ask) => (self.mode.sense(&ask, &self.geometry)?, ask.allocation),
+            Command::LogSense {
+                page,
+                subpage,
+                allocation,
+            } => (report::log_page(page, subpage)?, allocation),
+            Command::ReadCapacity10 => (capacity::read_capacity10(&self.geometry), usize::MAX),
+            Command::ReadCapacity16 { allocation } => {
+                (capacity::read_capacity16(&self.geometry), allocation)
+            }
+            Command::PersistentReserveIn { report, allocation } => {
+                (self.reservations.report(report), allocation)
+            }
+            Command::ReportTargetPortGroups { format, allocation } => {
+                (report::target_port_groups(format), allocation)
+            }
+            Command::ReportSupportedOpcodes {
+                what,
+                timeouts,
+                allocation,
+            } => (opcode::report(what, timeouts)?, allocation),
+            Command::ReportSupportedTasks {
+                extended,
+                allocation,
+            } => (report::task_functions(extended), allocation),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// REQUEST SENSE tells a waiting unit attention and clears it (SPC-4 6.39.1).
+    fn request_sense(&mut self, id: NexusId, format: SenseFormat, allocation: usize) -> Reply {
+        let state = self.nexuses.get_mut(&id).expect("the nexus is live");
+        let sense = match state.attentions.take() {
+            Some(attention) => attention.sense(),
+            None => Sense::new(SenseKey::NoSense, AdditionalSense::NONE),
+        };
+        Reply::parameters(sense.encode(format), allocation)
+    }
+
+    fn mode_select(&mut self, id: NexusId, form: ModeForm, list: &[u8]) -> Result<(), Sense> {
+        let mode = self.mode.select(form, list, &self.geometry)?;
+        if mode == self.mode {
+            return Ok(());
+        }
+        self.mode = mode;
+        // SPC-4 6.11: every other nexus learns of it.
+        for (other, state) in &mut self.nexuses {
+            if *other != id {
+                state.attentions.establish(Attention::ModeParametersChanged);
+            }
+        }
+        Ok(())
+    }
+
+    /// The change holds at once: who is fenced is fenced. GOOD waits until it is durable, if it
+    /// must be. When storage cannot keep it, the host gets an error and the next change is saved
+    /// with it.
+    fn persistent_reserve_out(
+        &mut self,
+        id: NexusId,
+        action: OutAction,
+        kind: Option<ReservationType>,
+        list: &[u8],
+    ) -> Result<Executed, Refusal> {
+        let nexus = self
+            .nexuses
+            .get(&id)
+            .expect("the nexus is live")
+            .nexus
+            .clone();
+        let parameters = parameters::decode(action, list)?;
+        let consequences = self.reservations.out(&nexus, action, kind, &parameters)?;
+        let mut aborted = Vec::new();
+        for (other, state) in &mut self.nexuses {
+            for (told, attention) in &consequences.told {
+                if state.nexus == *told {
+                    state.attentions.establish(*attention);
+                }
+            }
+            if *other != id && consequences.aborted.contains(&state.nexus) {
+                aborted.push(*other);
+            }
+        }
+        let dispatch = match consequences.save {
+            true => Dispatch::Block(BlockRequest::SaveAttributes(self.reservations.encode())),
+            false => Dispatch::Complete(Reply::status(Status::Good)),
+        };
+        Ok(Executed { dispatch, aborted })
+    }
+
+    /// Ends a command that storage answered. The nexus may be gone.
+    pub fn finish(&mut self, _: NexusId, command: &Command, response: BlockResponse) -> Reply {
+        self.suspect = matches!(response, BlockResponse::Failed | BlockResponse::NotReady);
+        match block::answer(command, &response, &self.geometry) {
+            Ok(reply) => reply,
+            Err(Answer::Check(sense)) => self.refuse(&sense),
+            Err(Answer::Busy) => Reply::status(Status::Busy),
+        }
     }
 
     /// CHECK CONDITION with this sense data, in the format the control mode page asks for.
@@ -177,8 +382,15 @@ impl LogicalUnit {
     /// The protocol uses it for what only it can see: wrong amounts of data, digest errors.
     pub fn refuse(&self, sense: &Sense) -> Reply {
         Reply {
-            sense: sense.encode(SenseFormat::Fixed),
+            sense: sense.encode(self.mode.sense_format),
             ..Reply::status(Status::CheckCondition)
+        }
+    }
+
+    fn refusal(&self, refusal: &Refusal) -> Reply {
+        match refusal {
+            Refusal::Conflict => Reply::status(Status::ReservationConflict),
+            Refusal::Check(sense) => self.refuse(sense),
         }
     }
 
@@ -186,11 +398,13 @@ impl LogicalUnit {
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
-}
 
-impl LogicalUnit {
-    /// The nexuses of this initiator port, for the portal's own bookkeeping.
+    /// The two ends of a live nexus.
     pub fn nexus(&self, nexus: NexusId) -> Option<&Nexus> {
         self.nexuses.get(&nexus).map(|state| &state.nexus)
     }
 }
+
+const REQUEST_SENSE: u8 = 0x03;
+const INQUIRY: u8 = 0x12;
+const REPORT_LUNS: u8 = 0xA0;
