@@ -15,4 +15,5 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod lsn;
+pub mod map;
 pub mod store;

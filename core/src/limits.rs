@@ -50,6 +50,15 @@ pub const LINK_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Characters of a volume's name at most; names are `[a-z0-9][a-z0-9.-]*`, so they fit an IQN.
 pub const VOLUME_NAME_CHARS_MAX: usize = 63;
 
+/// Bytes of neighbouring map pages in one write at most.
+pub const MAP_RUN_BYTES_MAX: usize = 1 << 20;
+
+/// Map pages asked for at once while a store is opened: 4 MiB of buffers.
+pub const MAP_LOAD_PAGES_MAX: usize = 1024;
+
+/// Findings listed by a check at most; the others are counted.
+pub const CHECK_FINDINGS_MAX: usize = 1000;
+
 const _: () = assert!(CHUNK_BYTES == 65536);
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX < WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));
