@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::request::{BlockRequest, BlockResponse};
+use crate::request::{BlockRequest, BlockResponse, ByteRange};
 use crate::scsi::attention::{Attention, Attentions};
 use crate::scsi::block::{self, Answer};
 use crate::scsi::cdb::{self, Command, ModeForm};
@@ -177,6 +177,42 @@ impl LogicalUnit {
             transfer: command.transfer(&self.geometry),
             command,
         }))
+    }
+
+    /// Fits a command to what the host said it would send; 0 when it said it would send nothing.
+    ///
+    /// A write that the host cut short at a block boundary is run as far as its data goes, and the
+    /// residual tells the rest; anything else that is too short is refused. The residual is counted
+    /// against the transfer that `start` gave.
+    pub fn announced(&self, accepted: Accepted, from_host_bytes: u32) -> Result<Accepted, Sense> {
+        let wanted = match accepted.transfer {
+            Transfer::PayloadFromHost { bytes } | Transfer::ParametersFromHost { bytes } => bytes,
+            Transfer::None | Transfer::PayloadToHost { .. } | Transfer::ParametersToHost { .. } => {
+                0
+            }
+        };
+        let cut = |range: ByteRange| ByteRange {
+            bytes: u64::from(from_host_bytes),
+            ..range
+        };
+        let whole_blocks = u64::from(from_host_bytes).is_multiple_of(self.geometry.block_bytes());
+        let command = match accepted.command {
+            // SBC-3 5.2: the halves of the data are found by its length, so it must be exact.
+            Command::CompareAndWrite(_) if from_host_bytes != wanted => {
+                return Err(Sense::cdb_byte(13));
+            }
+            _ if from_host_bytes >= wanted => return Ok(accepted),
+            Command::Write(range) if whole_blocks => Command::Write(cut(range)),
+            Command::WriteAndVerify(range) if whole_blocks => Command::WriteAndVerify(cut(range)),
+            _ => {
+                let code = AdditionalSense::INVALID_FIELD_IN_INFORMATION_UNIT;
+                return Err(Sense::illegal(code));
+            }
+        };
+        Ok(Accepted {
+            transfer: command.transfer(&self.geometry),
+            command,
+        })
     }
 
     /// LUNs other than 0 (SPC-4 6.6.1, 6.39; SAM-5 5.11).
