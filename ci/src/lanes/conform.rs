@@ -1,0 +1,207 @@
+//! Lane `conform`: libiscsi's `iscsi-test-cu`, families SCSI and iSCSI, each test alone, through two portals.
+//!
+//! A test counts as run when it says neither `[SKIPPED]` nor `[FAILED]`, its suite counts no failure and the program ends
+//! with 0: by itself the program calls a skipped test passed, and some failed ones too. What may skip is listed with its
+//! reason in `ci/conformance/skips.txt`; a listed test that runs must leave the list.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Context;
+use crate::report::Report;
+use crate::server::{self, Server};
+use crate::tool::{self, Output};
+
+/// Time for one test.
+const TEST_BOUND: Duration = Duration::from_secs(60);
+
+/// Tests that must really run.
+const RUN_MIN: u64 = 187;
+
+/// Tests in the two families of version 1.19.
+const TESTS: usize = 230;
+
+const SKIPS: &str = "ci/conformance/skips.txt";
+
+/// What the tests run against: the volume's URL through each portal, and which tests may skip for which reason.
+struct Bench {
+    server: Server,
+    urls: Vec<String>,
+    allowed: BTreeMap<String, String>,
+}
+
+/// How one test ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Skipped(String),
+    Failed(String),
+}
+
+/// Runs the lane.
+pub(crate) fn run(context: &Context, report: &mut Report) {
+    match prepare(context) {
+        Ok(bench) => {
+            run_tests(context, report, &bench.urls, bench.allowed);
+            let stopped = bench.server.stop().map(|()| String::new());
+            report.check("the server stops cleanly afterwards", stopped);
+        }
+        Err(why) => report.check("a server to test", Err(why)),
+    }
+}
+
+/// A fresh server with two portals.
+fn prepare(context: &Context) -> Result<Bench, String> {
+    context.packages(&["libiscsi-bin"])?;
+    let skips = fs::read_to_string(context.root.join(SKIPS))
+        .map_err(|error| format!("cannot read {SKIPS}: {error}"))?;
+    let ports = server::free_ports(2)?;
+    let portals = [
+        format!("127.0.0.1:{}", ports[0]),
+        format!("127.0.0.2:{}", ports[1]),
+    ];
+    let args = [
+        "--portal",
+        &portals[0],
+        "--portal",
+        &portals[1],
+        "--volume",
+        "conform=1GiB",
+    ];
+    let server = Server::start(context, &context.scratch("conform")?, &args)?;
+    let iqn = server.iqn("conform")?;
+    let urls = portals
+        .iter()
+        .map(|portal| format!("iscsi://{portal}/{iqn}/0"))
+        .collect();
+    Ok(Bench {
+        server,
+        urls,
+        allowed: allowed(&skips)?,
+    })
+}
+
+fn run_tests(
+    context: &Context,
+    report: &mut Report,
+    urls: &[String],
+    mut allowed: BTreeMap<String, String>,
+) {
+    let tests = match names() {
+        Ok(tests) => tests,
+        Err(why) => return report.check("the list of tests", Err(why)),
+    };
+    let log = context.target.join("ci").join("conform").join("tests.log");
+    let (mut run, mut skipped, mut words) = (0_u64, 0_u64, String::new());
+    for test in &tests {
+        let mut command = Command::new("iscsi-test-cu");
+        command.args(["-d", "-n", "-t", test]).args(urls);
+        let (text, verdict) = match tool::run(&mut command, TEST_BOUND) {
+            Ok(output) => (output.text(), judge(&output)),
+            Err(why) => (why.clone(), Verdict::Failed(why)),
+        };
+        words.push_str(&format!("##### {test}\n{text}\n"));
+        let listed = allowed.remove(test);
+        match (verdict, listed) {
+            (Verdict::Passed, None) => {
+                run += 1;
+                report.tally(1, 0);
+            }
+            (Verdict::Passed, Some(_)) => {
+                run += 1;
+                report.check(test, Err(format!("it runs now; take it out of {SKIPS}")));
+            }
+            (Verdict::Skipped(_), Some(_)) => skipped += 1,
+            (Verdict::Skipped(why), None) => {
+                skipped += 1;
+                report.check(test, Err(format!("skipped, and not in {SKIPS}: {why}")));
+            }
+            (Verdict::Failed(why), _) => report.check(test, Err(why)),
+        }
+    }
+    let _ = fs::write(&log, words);
+    let total = tests.len();
+    report.note(&format!(
+        "{run} run and pass, {skipped} skip with a reason; what they said: {}",
+        log.display()
+    ));
+    let enough = if run >= RUN_MIN && total == TESTS {
+        Ok(format!("{run} of {total}"))
+    } else {
+        Err(format!(
+            "{run} of {total} ran and passed, at least {RUN_MIN} of {TESTS} must"
+        ))
+    };
+    report.check("enough tests really run", enough);
+    for name in allowed.keys() {
+        report.check(
+            name,
+            Err(format!("{SKIPS} names a test that does not exist")),
+        );
+    }
+}
+
+/// Names of all tests of the two families.
+fn names() -> Result<Vec<String>, String> {
+    let mut list = Command::new("iscsi-test-cu");
+    list.arg("-l");
+    let text = tool::run(&mut list, TEST_BOUND)?.stdout;
+    let family = |name: &&str| name.starts_with("SCSI.") || name.starts_with("iSCSI.");
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(family)
+        .filter(|name| name.split('.').filter(|part| !part.is_empty()).count() == 3)
+        .map(str::to_owned)
+        .collect())
+}
+
+fn allowed(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut allowed = BTreeMap::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
+        match line.split_once(": ") {
+            Some((name, reason)) if !reason.trim().is_empty() => {
+                allowed.insert(name.to_owned(), reason.to_owned());
+            }
+            _ => return Err(format!("{SKIPS}: '{line}' gives no reason")),
+        }
+    }
+    Ok(allowed)
+}
+
+fn judge(output: &Output) -> Verdict {
+    let text = output.text();
+    let marked = |mark: &str| text.lines().find(|line| line.contains(mark)).map(str::trim);
+    let suites_failed = text
+        .lines()
+        .map(str::split_whitespace)
+        .filter_map(|mut words| (words.next() == Some("tests")).then(|| words.nth(3)))
+        .flatten()
+        .any(|failed| failed != "0");
+    let counted = text
+        .lines()
+        .any(|line| line.trim_start().starts_with("tests "));
+    if let Some(line) = marked("[FAILED]") {
+        Verdict::Failed(line.to_owned())
+    } else if suites_failed || !output.success() || !counted {
+        let detail: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.contains("CU_") || line.contains("rror") || line.contains("ail"))
+            .take(4)
+            .collect();
+        Verdict::Failed(format!("code {:?}: {}", output.code, detail.join(" | ")))
+    } else if let Some(line) = marked("[SKIPPED]") {
+        Verdict::Skipped(line.to_owned())
+    } else {
+        Verdict::Passed
+    }
+}
+
+#[cfg(test)]
+mod tests;

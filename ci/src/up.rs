@@ -1,0 +1,197 @@
+//! `cargo up`: one control process and one volume server on this machine, started, watched and stopped as systemd would.
+//!
+//! Order: check the machine, build, format missing stores, start control, start the volume server, make the wanted volumes,
+//! say what to type next, write the ready file, keep both running until a signal, stop the volume server (it drains), then
+//! control. Everything it waits for has a bound, and every failure is one sentence with what to do about it.
+
+mod children;
+mod command_line;
+mod instructions;
+pub(crate) mod options;
+mod preflight;
+mod ready;
+mod stores;
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use self::children::{Child, Role};
+use self::command_line::CommandLine;
+use self::options::{Options, Plan};
+use crate::sys::{self, Signals};
+use crate::workspace;
+
+/// Control answers within this time after its start.
+const CONTROL_BOUND: Duration = Duration::from_secs(30);
+
+/// Stores are open within this time (a full log is read at the speed of the disk).
+const STORES_BOUND: Duration = Duration::from_secs(120);
+
+/// All volumes are served within this time after their creation.
+const VOLUMES_BOUND: Duration = Duration::from_secs(60);
+
+/// How often a state is looked at while waiting.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often the children are looked at while serving.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// Everything that runs; stopping it is one call.
+struct Running {
+    signals: Signals,
+    command_line: CommandLine,
+    control: Child,
+    volume: Child,
+    _lock: File,
+}
+
+/// Why waiting ended early.
+enum Stop {
+    Asked,
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(sentence: String) -> Self {
+        Stop::Failed(sentence)
+    }
+}
+
+/// Runs until a signal stops it.
+pub(crate) fn run(options: Options) -> Result<ExitCode, String> {
+    let signals = Signals::take();
+    let plan = options.plan()?;
+    if let Some(file) = &plan.ready_file {
+        ready::remove(file)?;
+    }
+    for limit in [sys::Limit::LockedBytes, sys::Limit::OpenFiles] {
+        sys::raise(limit).map_err(|error| format!("cannot raise a process limit: {error}"))?;
+    }
+    let lock = preflight::check(&plan)?;
+    if plan.build {
+        workspace::build()?;
+    }
+    stores::format_missing(&plan)?;
+    let control = Child::start(Role::Control, &plan)?;
+    let volume = Child::new(Role::Volume, &plan)?;
+    let command_line = CommandLine::new(&plan)?;
+    let mut running = Running {
+        signals,
+        command_line,
+        control,
+        volume,
+        _lock: lock,
+    };
+    let outcome = running.bring_up(&plan).and_then(|()| running.serve(&plan));
+    let stopped = running.stop();
+    if let Some(file) = &plan.ready_file {
+        ready::remove(file)?;
+    }
+    match outcome {
+        Err(Stop::Failed(sentence)) => Err(sentence),
+        Ok(()) | Err(Stop::Asked) => stopped.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl Running {
+    /// From a started control process to a written ready file.
+    fn bring_up(&mut self, plan: &Plan) -> Result<(), Stop> {
+        println!("control process started, pid {}", self.control.pid());
+        self.wait("the control process to answer", CONTROL_BOUND, |line| {
+            line.nodes().is_ok()
+        })?;
+        self.volume.spawn()?;
+        println!("volume server started, pid {}", self.volume.pid());
+        let stores = plan.stores.len();
+        self.wait("the stores to open", STORES_BOUND, |line| {
+            line.stores_known(stores)
+        })?;
+        let made = self.command_line.make_volumes(plan)?;
+        for name in &made {
+            println!("volume {name} created");
+        }
+        self.wait(
+            "the volumes to be served",
+            VOLUMES_BOUND,
+            CommandLine::volumes_settled,
+        )?;
+        if !self.volume.accepts() {
+            let last = self.volume.last_words();
+            return Err(Stop::Failed(format!(
+                "a portal takes no connection; {last}"
+            )));
+        }
+        let volumes = self.command_line.volumes()?;
+        instructions::print(plan, &volumes);
+        self.write_ready(plan)
+    }
+
+    /// Watches the children until a signal; restarts what dies.
+    fn serve(&mut self, plan: &Plan) -> Result<(), Stop> {
+        loop {
+            if self.signals.arrived_within(WATCH) {
+                println!("stopping: hosts are logged out, the stores are checkpointed and closed");
+                return Err(Stop::Asked);
+            }
+            let mut changed = false;
+            for child in [&mut self.control, &mut self.volume] {
+                changed |= child.watch()?;
+            }
+            if changed {
+                self.write_ready(plan)?;
+            }
+        }
+    }
+
+    fn write_ready(&self, plan: &Plan) -> Result<(), Stop> {
+        let Some(file) = &plan.ready_file else {
+            return Ok(());
+        };
+        let processes = [&self.control, &self.volume];
+        ready::write(
+            file,
+            plan,
+            self.command_line.volumes_last_known(),
+            processes,
+        )?;
+        Ok(())
+    }
+
+    /// Asks `done` again and again; a dead child, a signal or the bound ends it.
+    fn wait(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        done: impl Fn(&mut CommandLine) -> bool,
+    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        while !done(&mut self.command_line) {
+            if self.signals.arrived_within(POLL) {
+                return Err(Stop::Asked);
+            }
+            for child in [&mut self.control, &mut self.volume] {
+                if let Some(sentence) = child.died() {
+                    return Err(Stop::Failed(sentence));
+                }
+            }
+            if started.elapsed() > bound {
+                let logs = [&self.control, &self.volume]
+                    .map(Child::last_words)
+                    .join("; ");
+                return Err(Stop::Failed(format!(
+                    "waited {} s for {what}, in vain; {logs}",
+                    bound.as_secs()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The volume server first: it drains while control still listens.
+    fn stop(&mut self) -> Result<(), String> {
+        let volume = self.volume.stop();
+        let control = self.control.stop();
+        volume.and(control)
+    }
+}

@@ -1,0 +1,134 @@
+//! What is learned from and asked of the control process, through the `holdfast` command as any script would.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::options::Plan;
+use crate::{size, tool, workspace};
+
+/// Time for one command.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The `holdfast` command, aimed at our control process.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    program: PathBuf,
+    url: String,
+    volumes: Vec<Value>,
+}
+
+impl CommandLine {
+    /// Aims at the control process of the plan.
+    pub(crate) fn new(plan: &Plan) -> Result<Self, String> {
+        let program = workspace::binary("holdfast")?;
+        Ok(Self {
+            program,
+            url: plan.control_url(),
+            volumes: Vec::new(),
+        })
+    }
+
+    /// All nodes: ours.
+    pub(crate) fn nodes(&self) -> Result<Vec<Value>, String> {
+        list(self.ask(&["node", "list"])?)
+    }
+
+    /// Every store has reported, be it serving or failed.
+    pub(crate) fn stores_known(&mut self, count: usize) -> bool {
+        let nodes = self.nodes().unwrap_or_default();
+        let stores: Vec<&Value> = nodes
+            .iter()
+            .filter_map(|node| node["stores"].as_array())
+            .flatten()
+            .collect();
+        for store in stores
+            .iter()
+            .filter(|store| !store["reason"].as_str().unwrap_or("").is_empty())
+        {
+            println!(
+                "warning: store {} does not serve: {}",
+                store["path"].as_str().unwrap_or("?"),
+                store["reason"].as_str().unwrap_or("?")
+            );
+        }
+        let online = nodes.iter().any(|node| node["state"] == "online");
+        online && stores.len() >= count
+    }
+
+    /// Makes the wanted volumes that do not exist; gives their names.
+    pub(crate) fn make_volumes(&mut self, plan: &Plan) -> Result<Vec<String>, String> {
+        let existing = self.volumes()?;
+        let fallback = plan.fallback.iter().filter(|_| existing.is_empty());
+        let mut made = Vec::new();
+        for wanted in plan.volumes.iter().chain(fallback) {
+            match existing
+                .iter()
+                .find(|volume| volume["name"] == wanted.name.as_str())
+            {
+                Some(volume) if volume["size_bytes"] != wanted.size_bytes => {
+                    let bytes = volume["size_bytes"].as_u64().unwrap_or(0);
+                    return Err(format!(
+                        "volume {} exists with {}, not {}; ask for the size it has, or another name",
+                        wanted.name,
+                        size::exact(bytes),
+                        size::exact(wanted.size_bytes)
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    let bytes = size::exact(wanted.size_bytes);
+                    self.ask(&["volume", "create", &wanted.name, "--size", &bytes])?;
+                    made.push(wanted.name.clone());
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// All volumes, as `holdfast --json volume list` gives them.
+    pub(crate) fn volumes(&mut self) -> Result<Vec<Value>, String> {
+        self.volumes = list(self.ask(&["volume", "list"])?)?;
+        Ok(self.volumes.clone())
+    }
+
+    /// The volumes as the last answer said; a control process that is being restarted need not answer.
+    pub(crate) fn volumes_last_known(&self) -> &[Value] {
+        &self.volumes
+    }
+
+    /// Every volume is served, or will not be and says why.
+    pub(crate) fn volumes_settled(&mut self) -> bool {
+        let settled = |volume: &Value| served(volume) || failed(volume);
+        self.volumes()
+            .is_ok_and(|volumes| volumes.iter().all(settled))
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<Value, String> {
+        let mut command = Command::new(&self.program);
+        command.args(["--control", &self.url, "--json"]).args(words);
+        let text = tool::run_ok(&mut command, BOUND)?;
+        serde_json::from_str(&text)
+            .map_err(|error| format!("holdfast {} gave no JSON: {error}", words.join(" ")))
+    }
+}
+
+/// A host can log in to it.
+pub(crate) fn served(volume: &Value) -> bool {
+    volume["state"] == "serving"
+}
+
+/// It is not served and says why.
+pub(crate) fn failed(volume: &Value) -> bool {
+    volume["state"] == "failed"
+}
+
+/// Items of a JSON list.
+fn list(value: Value) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Array(items) => Ok(items),
+        other => Err(format!("expected a list, got {other}")),
+    }
+}
