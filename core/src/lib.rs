@@ -16,4 +16,8 @@ pub mod limits;
 pub mod link;
 pub mod lsn;
 pub mod map;
+pub mod replication;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod wal;

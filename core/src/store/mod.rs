@@ -11,9 +11,20 @@
 //! before. Nothing that the last durable checkpoint refers to is overwritten, except in place by
 //! committed blocks that are still in the log. After a failed write or sync nothing succeeds any more.
 
+mod admit;
+mod commit;
+mod contents;
+mod flush;
+pub mod format;
 pub mod layout;
+mod lookup;
 pub mod machine;
+mod overlay;
 pub mod recovery;
+mod replay;
+mod round;
+mod slab;
+pub mod superblock;
 
 use crate::block::{BlockRange, StoreOffset};
 use crate::id::VolumeId;

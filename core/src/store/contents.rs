@@ -1,0 +1,396 @@
+//! What a store holds: volumes, the chunk map as of the last flush, and the overlay above it.
+//!
+//! Applies committed records; the running store and recovery use the same functions. Reserves at
+//! admission what a later flush will need (`pin_*`), and keeps these promises in the overlay.
+
+use super::overlay::{BlockState, ChunkOverlay, Content, Item, Replacement, Reserve};
+use super::{RequestError, VolumeInfo};
+use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
+use crate::id::VolumeId;
+use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
+use crate::lsn::{Epoch, FrameSeq, Lsn};
+use crate::map::{Map, NoSpace, VolumeSlot};
+use crate::replication::primary::Primary;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// Everything that requests read and change.
+#[derive(Debug)]
+pub(super) struct Contents<T> {
+    pub(super) map: Box<Map>,
+    pub(super) volumes: BTreeMap<VolumeId, Volume<T>>,
+    /// Volumes that the map still holds, and the frame that removed them.
+    pub(super) removed: Vec<(FrameSeq, VolumeSlot)>,
+    /// Chunks whose reservation is owed by the running checkpoint.
+    pub(super) owed: Vec<(VolumeId, ChunkIndex)>,
+}
+
+/// One volume.
+#[derive(Debug)]
+pub(super) struct Volume<T> {
+    /// In the map; none until the first flush after its creation.
+    pub(super) slot: Option<VolumeSlot>,
+    /// The frame that created it, while it has no slot.
+    pub(super) created: FrameSeq,
+    pub(super) size_blocks: u64,
+    pub(super) attributes: Vec<u8>,
+    /// The attributes changed since the last flush; pages for them are reserved.
+    pub(super) attributes_dirty: bool,
+    /// Set when its removal is in a frame: nothing may follow in the log.
+    pub(super) leaving: bool,
+    pub(super) primary: Primary<T>,
+    pub(super) overlay: BTreeMap<ChunkIndex, ChunkOverlay>,
+}
+
+/// When a record was committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Version {
+    pub(super) seq: FrameSeq,
+    pub(super) lsn: Lsn,
+}
+
+impl<T> Contents<T> {
+    /// What the map holds, with nothing above it.
+    pub(super) fn new(map: Box<Map>) -> Self {
+        let volumes = map.volumes().map(|(slot, record)| {
+            let volume = Volume {
+                slot: Some(slot),
+                created: FrameSeq(0),
+                size_blocks: record.size_blocks,
+                attributes: map.attributes(slot).unwrap_or_default().to_vec(),
+                attributes_dirty: false,
+                leaving: false,
+                primary: Primary::alone(record.epoch, record.lsn),
+                overlay: BTreeMap::new(),
+            };
+            (record.id, volume)
+        });
+        let volumes = volumes.collect();
+        Contents {
+            map,
+            volumes,
+            removed: Vec::new(),
+            owed: Vec::new(),
+        }
+    }
+
+    pub(super) fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
+        let volume = self.volumes.get(&id)?;
+        Some(VolumeInfo {
+            id,
+            size_blocks: volume.size_blocks,
+            epoch: volume.primary.epoch(),
+            committed: volume.primary.committed(),
+            chunks: volume.slot.map_or(0, |slot| self.map.used_chunks(slot)),
+        })
+    }
+
+    /// The volume, when `range` lies inside it.
+    pub(super) fn check_range(&self, id: VolumeId, range: BlockRange) -> Result<(), RequestError> {
+        let volume = self.volumes.get(&id).ok_or(RequestError::NotFound)?;
+        if volume.leaving {
+            return Err(RequestError::NotFound);
+        }
+        let end = range.first.0.checked_add(u64::from(range.count));
+        if range.count == 0 || end.is_none_or(|end| end > volume.size_blocks) {
+            return Err(RequestError::OutOfRange);
+        }
+        Ok(())
+    }
+
+    /// Admits a logged write to a part of a chunk: what its flush will need is reserved.
+    pub(super) fn pin_logged(&mut self, id: VolumeId, chunk: ChunkIndex) -> Result<(), NoSpace> {
+        let result = self.reserve_for(id, chunk, true);
+        if result.is_err() {
+            self.tidy(id, chunk);
+        }
+        result
+    }
+
+    /// Admits a write of a whole chunk and gives the fresh chunk that takes it.
+    pub(super) fn pin_direct(
+        &mut self,
+        id: VolumeId,
+        chunk: ChunkIndex,
+    ) -> Result<PhysicalChunk, NoSpace> {
+        self.map.reserve_chunk()?;
+        if let Err(error) = self.reserve_for(id, chunk, false) {
+            self.map.unreserve_chunk();
+            self.tidy(id, chunk);
+            return Err(error);
+        }
+        Ok(self.map.allocate_chunk())
+    }
+
+    /// An admitted write of this chunk ended, committed or not.
+    pub(super) fn unpin(&mut self, id: VolumeId, chunk: ChunkIndex) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return; // The volume was removed, and its overlay with it.
+        };
+        let overlay = volume
+            .overlay
+            .get_mut(&chunk)
+            .expect("a pinned overlay exists");
+        overlay.pins -= 1;
+        self.tidy(id, chunk);
+    }
+
+    fn reserve_for(&mut self, id: VolumeId, chunk: ChunkIndex, place: bool) -> Result<(), NoSpace> {
+        let volume = self.volumes.get_mut(&id).expect("the caller looked it up");
+        let in_map = volume
+            .slot
+            .is_some_and(|slot| self.map.is_exclusive(slot, chunk));
+        let overlay = volume.overlay.entry(chunk).or_default();
+        if !overlay.path {
+            self.map.reserve_path(id, chunk)?;
+            overlay.path = true;
+        }
+        if place && !in_map && !overlay.has_place() {
+            self.map.reserve_chunk()?;
+            overlay.reserve = Reserve::Held;
+        }
+        overlay.pins += 1;
+        Ok(())
+    }
+
+    /// Drops the overlay of a chunk when nothing is left in it, and what it holds.
+    pub(super) fn tidy(&mut self, id: VolumeId, chunk: ChunkIndex) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        let Some(overlay) = volume.overlay.get(&chunk) else {
+            return;
+        };
+        if !overlay.is_idle() || overlay.target.is_some() {
+            return;
+        }
+        let overlay = volume.overlay.remove(&chunk).expect("it was just there");
+        self.give_back(id, chunk, &overlay);
+    }
+
+    fn give_back(&mut self, id: VolumeId, chunk: ChunkIndex, overlay: &ChunkOverlay) {
+        match overlay.reserve {
+            Reserve::Held => self.map.unreserve_chunk(),
+            Reserve::Owed => self.owed.retain(|owed| *owed != (id, chunk)),
+            Reserve::None => {}
+        }
+        if overlay.path {
+            self.map.unreserve_path(id, chunk);
+        }
+    }
+
+    /// Blocks of one chunk are in the log from `at` on.
+    pub(super) fn commit_logged(
+        &mut self,
+        id: VolumeId,
+        first: Block,
+        checksums: &[u32],
+        at: StoreOffset,
+        version: Version,
+    ) {
+        let volume = self
+            .volumes
+            .get_mut(&id)
+            .expect("committed before its removal");
+        let overlay = volume.overlay.entry(first.chunk()).or_default();
+        overlay.lsn = version.lsn;
+        let mut at = at;
+        for (index, checksum) in (first.index_in_chunk()..).zip(checksums) {
+            assert!(index < CHUNK_BLOCKS);
+            overlay.set(Item {
+                index: small(index),
+                seq: version.seq,
+                state: BlockState::Logged {
+                    at,
+                    checksum: *checksum,
+                },
+            });
+            at = at.plus(BLOCK_BYTES as u64);
+        }
+    }
+
+    /// A whole chunk is in `content.chunk`, which the map counts as held.
+    pub(super) fn commit_direct(
+        &mut self,
+        id: VolumeId,
+        chunk: ChunkIndex,
+        content: Content,
+        version: Version,
+    ) {
+        let volume = self
+            .volumes
+            .get_mut(&id)
+            .expect("committed before its removal");
+        let overlay = volume.overlay.entry(chunk).or_default();
+        overlay.lsn = version.lsn;
+        overlay.items.clear();
+        if let Some(old) = overlay.target.replace(content.chunk) {
+            self.map.release_chunk(old, version.seq);
+        }
+        match core::mem::take(&mut overlay.reserve) {
+            Reserve::Held => self.map.unreserve_chunk(),
+            Reserve::Owed => self.owed.retain(|owed| *owed != (id, chunk)),
+            Reserve::None => {}
+        }
+        overlay.replacement = Some(Replacement {
+            seq: version.seq,
+            content: Some(Box::new(content)),
+        });
+    }
+
+    /// These blocks are zeros. Cost: the mapped chunks of the range.
+    pub(super) fn commit_unmap(&mut self, id: VolumeId, range: BlockRange, version: Version) {
+        let volume = self
+            .volumes
+            .get_mut(&id)
+            .expect("committed before its removal");
+        let last = Block(range.end().0 - 1).chunk();
+        let mut next = Some(range.first.chunk());
+        while let Some(from) = next {
+            let end = ChunkIndex(last.0 + 1);
+            let mapped = volume
+                .slot
+                .and_then(|slot| self.map.next_mapped(slot, from, end));
+            let above = volume
+                .overlay
+                .range(from..end)
+                .next()
+                .map(|(chunk, _)| *chunk);
+            let Some(chunk) = [mapped, above].into_iter().flatten().min() else {
+                return;
+            };
+            unmap_chunk(volume, &self.map, chunk, range, version);
+            next = (chunk < last).then_some(ChunkIndex(chunk.0 + 1));
+        }
+    }
+
+    pub(super) fn commit_create(
+        &mut self,
+        id: VolumeId,
+        size_blocks: u64,
+        epoch: Epoch,
+        seq: FrameSeq,
+    ) {
+        let volume = Volume {
+            slot: None,
+            created: seq,
+            size_blocks,
+            attributes: Vec::new(),
+            attributes_dirty: false,
+            leaving: false,
+            primary: Primary::alone(epoch, Lsn(0)),
+            overlay: BTreeMap::new(),
+        };
+        let before = self.volumes.insert(id, volume);
+        assert!(before.is_none());
+    }
+
+    pub(super) fn commit_remove(&mut self, id: VolumeId, seq: FrameSeq) {
+        let volume = self.volumes.remove(&id).expect("removed once");
+        for (chunk, overlay) in &volume.overlay {
+            if let Some(target) = overlay.target {
+                self.map.release_chunk(target, seq);
+            }
+            self.give_back(id, *chunk, overlay);
+        }
+        if volume.attributes_dirty {
+            self.map
+                .unreserve_pages(crate::map::attribute_pages(volume.attributes.len()));
+        }
+        if let Some(slot) = volume.slot {
+            self.removed.push((seq, slot));
+        }
+    }
+
+    pub(super) fn commit_attributes(&mut self, id: VolumeId, bytes: Vec<u8>) {
+        let volume = self
+            .volumes
+            .get_mut(&id)
+            .expect("committed before its removal");
+        if volume.attributes_dirty {
+            // The new blob brought its own reservation.
+            self.map
+                .unreserve_pages(crate::map::attribute_pages(volume.attributes.len()));
+        }
+        volume.attributes = bytes;
+        volume.attributes_dirty = true;
+    }
+
+    /// Takes the reservations that a checkpoint owed; it has just given the chunks back.
+    pub(super) fn settle_owed(&mut self) {
+        for (id, chunk) in core::mem::take(&mut self.owed) {
+            self.map
+                .reserve_chunk()
+                .expect("the chunk's own old place came free");
+            let volume = self
+                .volumes
+                .get_mut(&id)
+                .expect("removal forgives the debt");
+            let overlay = volume
+                .overlay
+                .get_mut(&chunk)
+                .expect("a debt keeps its overlay");
+            assert_eq!(overlay.reserve, Reserve::Owed);
+            overlay.reserve = Reserve::Held;
+        }
+    }
+
+    /// Checks every promise in the overlay. O(overlay): for tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn check_deep(&self) {
+        for volume in self.volumes.values() {
+            for (chunk, overlay) in &volume.overlay {
+                let in_map = volume
+                    .slot
+                    .is_some_and(|s| self.map.is_exclusive(s, *chunk));
+                assert!(!overlay.wants_place() || overlay.has_place() || in_map);
+                assert!(!overlay.is_idle() || overlay.target.is_some());
+                assert!(overlay.items.is_sorted_by_key(|item| item.index));
+                if let Some(replacement) = &overlay.replacement {
+                    assert!(overlay.items.iter().all(|item| item.seq >= replacement.seq));
+                }
+            }
+        }
+    }
+}
+
+/// Zeros in the part of `chunk` that `range` covers, where there is something.
+fn unmap_chunk<T>(
+    volume: &mut Volume<T>,
+    map: &Map,
+    chunk: ChunkIndex,
+    range: BlockRange,
+    version: Version,
+) {
+    let start = chunk.first_block();
+    let first = range.first.max(start);
+    let end = range.end().min(start.plus(CHUNK_BLOCKS as u64));
+    let overlay = volume.overlay.entry(chunk).or_default();
+    let entry = volume.slot.map(|slot| map.get(slot, chunk));
+    let beneath = entry.is_some_and(|entry| !entry.is_empty());
+    let something = beneath || overlay.job || overlay.replacement.is_some();
+    if !something && overlay.items.is_empty() {
+        return;
+    }
+    overlay.lsn = version.lsn;
+    if end.0 - first.0 == CHUNK_BLOCKS as u64 {
+        overlay.items.clear();
+        overlay.replacement = Some(Replacement {
+            seq: version.seq,
+            content: None,
+        });
+        return;
+    }
+    for block in first.0..end.0 {
+        overlay.set(Item {
+            index: small(Block(block).index_in_chunk()),
+            seq: version.seq,
+            state: BlockState::Zero,
+        });
+    }
+}
+
+fn small(index: usize) -> u8 {
+    u8::try_from(index).expect("below CHUNK_BLOCKS")
+}

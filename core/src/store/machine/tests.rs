@@ -1,0 +1,286 @@
+//! The machine with its simulated disk: requests from begin to end.
+
+use super::*;
+use crate::checksum::crc32c;
+use crate::limits::BLOCK_BYTES;
+use crate::testing::disk::{BlockBytes, Image};
+use crate::testing::driver::{BlockRead, Driver, formatted};
+use alloc::rc::Rc;
+use std::vec;
+
+const VOLUME: VolumeId = VolumeId([7; 16]);
+
+fn small_layout() -> Layout {
+    Layout {
+        segment_bytes: 256 << 10,
+        segments: 4,
+        page_slots: 256,
+        chunks: 64,
+    }
+}
+
+fn driver() -> Driver {
+    let image = formatted(StoreId([1; 16]), small_layout());
+    let mut driver = Driver::open(image, Config::default(), 1).unwrap();
+    let event = Event::CreateVolume {
+        tag: Tag(1),
+        id: VOLUME,
+        size_blocks: 4096,
+        epoch: Epoch(1),
+    };
+    assert_eq!(run(&mut driver, event), Ok(()));
+    driver
+}
+
+fn run(driver: &mut Driver, event: Event) -> Result<(), RequestError> {
+    driver.event(event);
+    finish(driver)
+}
+
+fn finish(driver: &mut Driver) -> Result<(), RequestError> {
+    driver.settle();
+    let ends = core::mem::take(&mut driver.completed);
+    assert_eq!(ends.len(), 1);
+    driver.store.check_deep();
+    ends[0].1
+}
+
+fn block(value: u8) -> Rc<BlockBytes> {
+    Rc::new([value; BLOCK_BYTES])
+}
+
+fn range(first: u64, count: u32) -> BlockRange {
+    let first = Block(first);
+    BlockRange { first, count }
+}
+
+fn write(driver: &mut Driver, first: u64, count: u32, value: u8) -> Result<(), RequestError> {
+    let blocks = vec![block(value); count as usize];
+    driver.write(Tag(2), VOLUME, range(first, count), blocks);
+    finish(driver)
+}
+
+fn read(driver: &Driver, first: u64) -> u8 {
+    match &driver.read(VOLUME, range(first, 1)).unwrap()[0] {
+        BlockRead::Zero => 0,
+        BlockRead::Data(block) => block[0],
+        BlockRead::Bad => panic!("bad block"),
+    }
+}
+
+fn reopen(driver: Driver) -> Driver {
+    let image: Image = driver.disk.current().clone();
+    let mut driver = Driver::open(image, Config::default(), 2).unwrap();
+    driver.settle();
+    driver
+}
+
+fn checkpoint(driver: &mut Driver) {
+    assert_eq!(run(driver, Event::Checkpoint { tag: Tag(3) }), Ok(()));
+    assert!(driver.store.is_clean());
+}
+
+#[test]
+fn blocks_come_back_from_log_and_from_chunks() {
+    let mut driver = driver();
+    write(&mut driver, 5, 1, 1).unwrap();
+    write(&mut driver, 30, 40, 2).unwrap(); // One whole chunk and two parts.
+    for flushed in [false, true] {
+        if flushed {
+            checkpoint(&mut driver);
+            assert_eq!(driver.store.usage().log_bytes_used, 0);
+        }
+        assert_eq!(read(&driver, 4), 0);
+        assert_eq!(read(&driver, 5), 1);
+        assert!((30..70).all(|at| read(&driver, at) == 2));
+        driver = reopen(driver);
+    }
+    assert_eq!(driver.store.usage().chunks_free, 64 - 5);
+}
+
+#[test]
+fn unmapped_space_is_returned() {
+    let mut driver = driver();
+    write(&mut driver, 0, 64, 3).unwrap();
+    checkpoint(&mut driver);
+    let before = driver.store.usage().chunks_free;
+    let event = Event::Unmap {
+        tag: Tag(4),
+        volume: VOLUME,
+        range: range(8, 40),
+    };
+    run(&mut driver, event).unwrap();
+    let values: Vec<u8> = [7, 8, 47, 48].map(|at| read(&driver, at)).to_vec();
+    assert_eq!(values, [3, 0, 0, 3]);
+    let runs = driver.store.provisioning(VOLUME, range(0, 100), 9).unwrap();
+    let runs: Vec<(u64, bool)> = runs.iter().map(|run| (run.blocks, run.mapped)).collect();
+    assert_eq!(runs, [(8, true), (40, false), (16, true), (36, false)]);
+    checkpoint(&mut driver);
+    assert_eq!(driver.store.usage().chunks_free, before + 2);
+    let driver = reopen(driver);
+    assert_eq!(read(&driver, 7), 3);
+    assert_eq!(read(&driver, 8), 0);
+}
+
+#[test]
+fn removed_volume_gives_everything_back() {
+    let mut driver = driver();
+    write(&mut driver, 0, 64, 3).unwrap();
+    checkpoint(&mut driver);
+    write(&mut driver, 100, 20, 4).unwrap();
+    let id = VOLUME;
+    run(&mut driver, Event::RemoveVolume { tag: Tag(5), id }).unwrap();
+    assert_eq!(
+        driver.read(VOLUME, range(0, 1)),
+        Err(RequestError::NotFound)
+    );
+    checkpoint(&mut driver);
+    checkpoint(&mut driver);
+    assert_eq!(driver.store.usage().chunks_free, 64);
+    assert_eq!(reopen(driver).store.volumes().count(), 0);
+}
+
+#[test]
+fn full_store_says_so_and_unmap_mends_it() {
+    let mut driver = driver();
+    for chunk in 0..64 {
+        write(&mut driver, chunk * 16, 16, 1).unwrap();
+    }
+    assert_eq!(write(&mut driver, 2000, 1, 1), Err(RequestError::NoSpace));
+    assert_eq!(write(&mut driver, 2000, 16, 1), Err(RequestError::NoSpace));
+    write(&mut driver, 5, 1, 9).unwrap(); // In place.
+    let event = Event::Unmap {
+        tag: Tag(4),
+        volume: VOLUME,
+        range: range(16, 16),
+    };
+    run(&mut driver, event).unwrap();
+    write(&mut driver, 2000, 1, 8).unwrap(); // Waits for the checkpoint.
+    assert_eq!(read(&driver, 2000), 8);
+    assert_eq!(read(&driver, 5), 9);
+}
+
+#[test]
+fn log_smaller_than_the_work_makes_writes_wait_not_fail() {
+    let mut driver = driver();
+    for round in 1..=40 {
+        for at in 0..20 {
+            let blocks = vec![block(round); 15];
+            driver.write(Tag(at), VOLUME, range(at * 16, 15), blocks);
+        }
+        driver.settle();
+        let ends = core::mem::take(&mut driver.completed);
+        assert_eq!(ends.len(), 20);
+        assert!(ends.iter().all(|(_, result)| result.is_ok()));
+    }
+    assert_eq!(driver.payloads(), 0);
+    assert!((0..20).all(|at| read(&driver, at * 16) == 40));
+}
+
+#[test]
+fn attributes_size_and_epoch_survive() {
+    let mut driver = driver();
+    let (tag, volume, id) = (Tag(6), VOLUME, VOLUME);
+    let bytes = vec![5; 9000];
+    run(&mut driver, Event::SetAttributes { tag, volume, bytes }).unwrap();
+    let size_blocks = 8192;
+    let resize = Event::ResizeVolume {
+        tag,
+        id,
+        size_blocks,
+    };
+    run(&mut driver, resize).unwrap();
+    let epoch = Epoch(4);
+    run(&mut driver, Event::SetEpoch { tag, id, epoch }).unwrap();
+    let epoch = Epoch(3);
+    let stale = Event::SetEpoch { tag, id, epoch };
+    assert_eq!(run(&mut driver, stale), Err(RequestError::StaleEpoch));
+    for flushed in [false, true] {
+        if flushed {
+            checkpoint(&mut driver);
+        }
+        driver = reopen(driver);
+        assert_eq!(driver.store.attributes(VOLUME), Some(&[5; 9000][..]));
+        let info = driver.store.volume(VOLUME).unwrap();
+        assert_eq!((info.size_blocks, info.epoch), (8192, Epoch(4)));
+    }
+}
+
+#[test]
+fn failed_write_or_sync_is_the_end_of_the_store() {
+    for sync in [false, true] {
+        let mut driver = driver();
+        if sync {
+            driver.faults.sync_after = Some(0);
+        } else {
+            driver.faults.write_after = Some(0);
+        }
+        assert_eq!(write(&mut driver, 0, 1, 1), Err(RequestError::StoreFailed));
+        assert!(driver.failed.is_some());
+        assert_eq!(driver.payloads(), 0);
+        assert_eq!(write(&mut driver, 0, 1, 1), Err(RequestError::StoreFailed));
+        let result = driver.read(VOLUME, range(0, 1));
+        assert_eq!(result, Err(RequestError::StoreFailed));
+        assert_eq!(driver.payloads(), 0);
+    }
+}
+
+#[test]
+fn requests_out_of_bounds_are_refused() {
+    let mut driver = driver();
+    assert_eq!(
+        write(&mut driver, 4095, 2, 1),
+        Err(RequestError::OutOfRange)
+    );
+    assert_eq!(
+        write(&mut driver, u64::MAX, 1, 1),
+        Err(RequestError::OutOfRange)
+    );
+    let unmap = |volume, first, count| Event::Unmap {
+        tag: Tag(1),
+        volume,
+        range: range(first, count),
+    };
+    assert_eq!(
+        run(&mut driver, unmap(VOLUME, 0, 0)),
+        Err(RequestError::OutOfRange)
+    );
+    let other = VolumeId([9; 16]);
+    assert_eq!(
+        run(&mut driver, unmap(other, 0, 1)),
+        Err(RequestError::NotFound)
+    );
+    let create = Event::CreateVolume {
+        tag: Tag(1),
+        id: VOLUME,
+        size_blocks: 16,
+        epoch: Epoch(1),
+    };
+    assert_eq!(run(&mut driver, create), Err(RequestError::Exists));
+}
+
+#[test]
+fn damaged_log_block_is_lost_when_it_is_moved_and_nothing_else() {
+    let mut driver = driver();
+    write(&mut driver, 3, 3, 6).unwrap();
+    let mut lookup = Lookup::default();
+    driver
+        .store
+        .lookup(VOLUME, range(4, 1), &mut lookup)
+        .unwrap();
+    let crate::store::Location::Stored(at) = lookup.extents[0].location else {
+        panic!("it is in the log");
+    };
+    driver.disk.current_mut().flip(at, 77);
+    checkpoint(&mut driver);
+    assert_eq!(driver.lost, [(VOLUME, 4)]);
+    for _ in 0..2 {
+        assert_eq!(driver.read(VOLUME, range(4, 1)).unwrap(), [BlockRead::Bad]);
+        assert_eq!((read(&driver, 3), read(&driver, 5)), (6, 6));
+        driver = reopen(driver);
+    }
+    write(&mut driver, 4, 1, 7).unwrap();
+    checkpoint(&mut driver);
+    assert_eq!(read(&driver, 4), 7);
+    assert_eq!(crc32c(block(7).as_slice()), crc32c(&[7; BLOCK_BYTES]));
+}
