@@ -1,11 +1,13 @@
 //! The disk under a store: read, write, sync. Nothing else reaches a device.
 //!
-//! The implementation is `file` (io_uring, direct I/O). Offsets
+//! Implementations: `file` (io_uring, direct I/O) and, in tests, `memory` (faults on demand). Offsets
 //! and lengths are whole 4 KiB blocks; an operation is at most [`IO_BYTES_MAX`] long. An error is never
 //! retried here: what it means is decided by the store.
 
 pub(crate) mod durability;
 pub(crate) mod file;
+#[cfg(test)]
+pub(crate) mod memory;
 
 use crate::runtime::buffer::{Buffer, ReadBytes};
 use holdfast_core::block::StoreOffset;

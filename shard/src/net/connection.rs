@@ -115,11 +115,13 @@ impl Conn {
         self.machine.take()
     }
 
-    pub(super) fn with_buffer<R>(&self, task: TaskTag, act: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut tasks = self.tasks.borrow_mut();
-        act(tasks
-            .buffer(task)
-            .expect("the machine starts a task before its data"))
+    /// Acts on the buffer of a task; `None` when another session aborted it while its data arrived.
+    pub(super) fn with_buffer<R>(
+        &self,
+        task: TaskTag,
+        act: impl FnOnce(&mut [u8]) -> R,
+    ) -> Option<R> {
+        self.tasks.borrow_mut().buffer(task).map(act)
     }
 
     pub(super) fn headers_bytes(&self, basic: &[u8; HEADER_BYTES]) -> usize {

@@ -283,3 +283,6 @@ async fn wait_and_send(output: &Output, writer: &mut Writer) -> io::Result<usize
         })
         .await
 }
+
+#[cfg(test)]
+mod tests;

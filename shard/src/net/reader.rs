@@ -4,13 +4,12 @@ use super::connection::Conn;
 use super::handover::Handover;
 use super::output::QUEUED_BYTES_MAX;
 use super::receive::{Direct, Receiver};
-use super::service::Inner;
+use super::service::{Inner, SCRATCH_BYTES};
 use crate::messages::ToShard;
 use crate::runtime::socket::Reader;
 use crate::runtime::task;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 /// How long a reader waits before it looks again whether memory came free.
@@ -38,8 +37,8 @@ pub(super) async fn read(
             break;
         }
         wait_for_room(&service, &conn).await;
-        let received = match receiver.direct() {
-            Some(place) => read_direct(&conn, &mut reader, &mut receiver, place).await,
+        let received = match receiver.direct(&conn) {
+            Some(place) => read_direct(&service, &conn, &mut reader, &mut receiver, place).await,
             None => read_scratch(&service, &conn, &mut reader, &mut receiver, &mut unread).await,
         };
         if !matches!(received, Ok(1..)) {
@@ -83,8 +82,9 @@ async fn read_scratch(
     Ok(count)
 }
 
-/// Bulk data goes straight where it belongs.
+/// Bulk data goes straight where it belongs; when its task was aborted meanwhile, nowhere.
 async fn read_direct(
+    service: &Rc<Inner>,
     conn: &Rc<Conn>,
     reader: &mut Reader,
     receiver: &mut Receiver,
@@ -92,11 +92,11 @@ async fn read_direct(
 ) -> io::Result<usize> {
     let count: io::Result<usize> = reader
         .read_with(|receive| {
-            if conn.is_closing() {
-                return Poll::Ready(Ok(0));
-            }
-            conn.with_buffer(place.task, |buffer| {
+            let received = conn.with_buffer(place.task, |buffer| {
                 receive(&mut buffer[place.start..place.start + place.bytes])
+            });
+            received.unwrap_or_else(|| {
+                receive(&mut service.scratch.borrow_mut()[..place.bytes.min(SCRATCH_BYTES)])
             })
         })
         .await;

@@ -119,8 +119,8 @@ impl Receiver {
         used
     }
 
-    /// Where the next bytes may be received directly: task, first byte, length.
-    pub(super) fn direct(&self) -> Option<Direct> {
+    /// Where the next bytes may be received directly.
+    pub(super) fn direct(&self, conn: &Conn) -> Option<Direct> {
         let incoming = self.incoming.as_ref()?;
         let Segment::Task {
             task,
@@ -132,7 +132,8 @@ impl Receiver {
             return None;
         };
         let left = bytes.checked_sub(incoming.done)?;
-        (left >= DIRECT_BYTES_MIN).then_some(Direct {
+        let useful = left >= DIRECT_BYTES_MIN && conn.with_buffer(task, |_| ()).is_some();
+        useful.then_some(Direct {
             task,
             start: offset + incoming.done,
             bytes: left,

@@ -43,7 +43,7 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 3;
 const DESCRIPTORS_RESERVED: u64 = 256;
 
 /// Bytes of the receive buffer that all connections of a shard share.
-const SCRATCH_BYTES: usize = 256 << 10;
+pub(super) const SCRATCH_BYTES: usize = 256 << 10;
 
 /// Host commands under way in one shard at most; further ones wait in order.
 const COMMANDS_IN_FLIGHT_MAX: usize = 1024;

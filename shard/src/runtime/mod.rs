@@ -14,3 +14,8 @@ pub(crate) mod signal;
 pub(crate) mod slots;
 pub(crate) mod socket;
 pub(crate) mod task;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,42 +1,98 @@
-//! How ranges are cut.
-use super::{PIECE_BYTES, covering, pieces};
-use holdfast_core::block::{Block, BlockRange};
-use holdfast_iscsi::request::ByteRange;
+//! Volumes on a disk in memory.
 
-#[test]
-fn pieces_cover_the_range_and_begin_at_whole_blocks() {
-    for (offset, bytes) in [
-        (0, 1),
-        (512, 512),
-        (4095, 2),
-        (512, 5 << 20),
-        (0, 1 << 20),
-        (4096, (1 << 20) + 1),
-    ] {
-        let range = ByteRange { offset, bytes };
-        let mut at = offset;
-        for (index, piece) in pieces(range).enumerate() {
-            assert_eq!(piece.offset, at);
-            assert!(index == 0 || piece.offset.is_multiple_of(4096));
-            assert!(covering(piece).count as usize * 4096 <= PIECE_BYTES);
-            at += piece.bytes;
+mod faults;
+mod model;
+mod ranges;
+
+use super::cache::{Cache, VolumeSlot};
+use super::{Executed, Volume};
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::runtime::buffer::Buffer;
+use crate::store::driver::StoreDriver;
+use crate::store::open::open;
+use holdfast_core::id::{StoreId, VolumeId};
+use holdfast_core::limits::BLOCK_BYTES;
+use holdfast_core::lsn::Epoch;
+use holdfast_core::store::Event;
+use holdfast_core::store::format::format;
+use holdfast_iscsi::request::{BlockRequest, BlockResponse, ByteRange};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+const VOLUME: VolumeId = VolumeId([7; 16]);
+
+/// A volume under test.
+struct Rig {
+    disk: MemoryDisk,
+    driver: Rc<StoreDriver<MemoryDisk>>,
+    volume: Rc<Volume<MemoryDisk>>,
+}
+
+impl Rig {
+    /// A fresh store of `store_bytes` with one volume of `volume_bytes`.
+    async fn format(store_bytes: usize, volume_bytes: u64) -> Rig {
+        let disk = MemoryDisk::new(store_bytes);
+        let plan = format(StoreId([3; 16]), store_bytes as u64).expect("large enough");
+        for (offset, bytes) in plan.writes {
+            let buffer = Buffer::concat(&[&bytes]);
+            disk.write(offset, &buffer).await.expect("no fault yet");
         }
-        assert_eq!(at, offset + bytes);
+        let rig = Self::open(disk, 0).await;
+        let created = rig.driver.ask(|tag| Event::CreateVolume {
+            tag,
+            id: VOLUME,
+            size_blocks: volume_bytes / BLOCK_BYTES as u64,
+            epoch: Epoch(1),
+        });
+        created.receive().await.expect("room for a volume");
+        rig
+    }
+
+    /// Opens what is on the disk, with a read cache of `cache_bytes`.
+    async fn open(disk: MemoryDisk, cache_bytes: u64) -> Rig {
+        let cache = Rc::new(RefCell::new(Cache::new(cache_bytes)));
+        let machine = open(&Rc::new(disk.clone())).await.expect("opens");
+        let driver = StoreDriver::new("test".into(), Rc::new(disk.clone()), machine, cache);
+        driver.tick();
+        Rig {
+            disk,
+            volume: Volume::new(VOLUME, VolumeSlot(0), Rc::clone(&driver)),
+            driver,
+        }
+    }
+
+    async fn execute(&self, request: BlockRequest, task: &[u8]) -> Executed {
+        let task = (!task.is_empty()).then(|| Rc::new(Buffer::concat(&[task])));
+        self.volume.execute(request, task).await
+    }
+
+    async fn write(&self, offset: u64, data: &[u8]) -> BlockResponse {
+        let range = range(offset, data.len() as u64);
+        self.execute(BlockRequest::Write(range), data)
+            .await
+            .response
+    }
+
+    async fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, BlockResponse> {
+        let request = BlockRequest::Read(range(offset, bytes));
+        let executed = self.execute(request, &[]).await;
+        if executed.response != BlockResponse::Done {
+            return Err(executed.response);
+        }
+        let mut data = vec![0; executed.data.len()];
+        executed.data.copy_to(&mut data);
+        Ok(data)
+    }
+
+    /// Everything committed moves to its chunks.
+    async fn checkpoint(&self) {
+        let done = self.driver.ask(|tag| Event::Checkpoint { tag });
+        done.receive().await.expect("the disk works");
+        self.driver.settled().await;
     }
 }
 
-#[test]
-fn covering_counts_every_touched_block() {
-    for (offset, bytes, first, count) in [
-        (0, 4096, 0, 1),
-        (1, 4096, 0, 2),
-        (4095, 1, 0, 1),
-        (8192, 8193, 2, 3),
-    ] {
-        let expected = BlockRange {
-            first: Block(first),
-            count,
-        };
-        assert_eq!(covering(ByteRange { offset, bytes }), expected);
-    }
+fn range(offset: u64, bytes: u64) -> ByteRange {
+    ByteRange { offset, bytes }
 }
