@@ -1,8 +1,8 @@
 //! Loading the persisted map, level by level, in batches; at the same time the offline check of I10.
 //!
 //! Pull machine: it asks for pages, the caller reads them, merges neighbours, and gives them back. Nothing is
-//! written. A damaged page costs what it describes and no more: chunks below a map page read as lost, counts
-//! are recomputed from the map where that is whole and otherwise kept high, so that no chunk that an unread
+//! written. A damaged page costs what it describes and no more: chunks below a map page read as lost; counts
+//! are recomputed from the map if that is whole and are kept high otherwise, so that no chunk that an unread
 //! page may name is ever given out. Only a damaged volume table is refused.
 
 use super::body::{self, ATTRIBUTE_PAGES_MAX, CHILDREN, COUNTS, TABLE_ENTRIES, TableEntry};
@@ -376,7 +376,7 @@ impl Loader {
         let mut map = core::mem::replace(&mut self.map, empty);
         let mut findings = core::mem::take(&mut self.findings);
         map.count_mapped();
-        let lost = map.report_lost(&mut findings);
+        let lost = map.report_lost(&mut findings) || self.refused;
         let found = core::mem::take(&mut self.found);
         let counted = core::mem::take(&mut self.counted);
         map.settle_counts(&found, &counted, lost, &mut findings);
@@ -432,7 +432,7 @@ impl Map {
         lost
     }
 
-    /// Compares what was found with what was counted, and takes the higher.
+    /// Compares what was found with what was counted, and settles on what is safe.
     fn settle_counts(
         &mut self,
         found: &[u32],
@@ -445,8 +445,13 @@ impl Map {
             .map(PhysicalChunk)
             .zip(found.iter().copied().zip(counted.iter().copied()))
         {
-            // Without its count, a chunk is in use if a page that cannot be read may name it.
-            let count = counted.unwrap_or(u32::from(lost)).max(found);
+            // Where the whole map is known, it is the truth. Otherwise a page that cannot be read may name
+            // whatever is counted, or, without its count, any chunk.
+            let count = if lost {
+                counted.unwrap_or(1).max(found)
+            } else {
+                found
+            };
             self.chunks.load_count(chunk, count);
             if counted != Some(count) {
                 self.chunks.tree.mark(super::chunks::leaf_of(chunk));

@@ -1,6 +1,9 @@
 //! Tests of the chunk map: what they share, and one file per question.
 
 mod basics;
+mod damage;
+mod model;
+mod scale;
 
 use super::check::Finding;
 use super::entry::Entry;
