@@ -107,6 +107,9 @@ impl Running {
         self.wait("the stores to open", STORES_BOUND, |line| {
             line.stores_known(stores)
         })?;
+        for warning in self.command_line.store_warnings()? {
+            println!("warning: {warning}");
+        }
         let made = self.command_line.make_volumes(plan)?;
         for name in &made {
             println!("volume {name} created");

@@ -128,7 +128,7 @@ fn the_executor_outside_its_room_is_found() {
 fn blocking_files_and_unsafe_code_are_found() {
     let tree = Tree::of(&[
         (
-            "shard/src/disk.rs",
+            "shard/src/volume.rs",
             "use std::fs::File;\nlet a = unsafe { b() };\n",
         ),
         (
@@ -140,11 +140,11 @@ fn blocking_files_and_unsafe_code_are_found() {
     ]);
     assert_eq!(
         source::blocking(&tree),
-        ["shard/src/disk.rs:1 names std::fs"]
+        ["shard/src/volume.rs:1 names std::fs"]
     );
     assert_eq!(
         source::unsafe_code(&tree),
-        ["shard/src/disk.rs:2 names unsafe"]
+        ["shard/src/volume.rs:2 names unsafe"]
     );
 }
 

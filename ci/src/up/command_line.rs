@@ -39,23 +39,24 @@ impl CommandLine {
     /// Every store has reported, be it serving or failed.
     pub(crate) fn stores_known(&mut self, count: usize) -> bool {
         let nodes = self.nodes().unwrap_or_default();
-        let stores: Vec<&Value> = nodes
-            .iter()
-            .filter_map(|node| node["stores"].as_array())
-            .flatten()
-            .collect();
-        for store in stores
-            .iter()
-            .filter(|store| !store["reason"].as_str().unwrap_or("").is_empty())
-        {
-            println!(
-                "warning: store {} does not serve: {}",
-                store["path"].as_str().unwrap_or("?"),
-                store["reason"].as_str().unwrap_or("?")
-            );
-        }
         let online = nodes.iter().any(|node| node["state"] == "online");
-        online && stores.len() >= count
+        online && stores(&nodes).count() >= count
+    }
+
+    /// One sentence for each store that does not serve.
+    pub(crate) fn store_warnings(&self) -> Result<Vec<String>, String> {
+        let nodes = self.nodes()?;
+        let text = |store: &Value, key: &str| store[key].as_str().unwrap_or("").to_owned();
+        Ok(stores(&nodes)
+            .filter(|store| !text(store, "reason").is_empty())
+            .map(|store| {
+                format!(
+                    "store {} does not serve: {}",
+                    text(store, "path"),
+                    text(store, "reason")
+                )
+            })
+            .collect())
     }
 
     /// Makes the wanted volumes that do not exist; gives their names.
@@ -123,6 +124,14 @@ pub(crate) fn served(volume: &Value) -> bool {
 /// It is not served and says why.
 pub(crate) fn failed(volume: &Value) -> bool {
     volume["state"] == "failed"
+}
+
+/// All stores of all nodes.
+fn stores(nodes: &[Value]) -> impl Iterator<Item = &Value> {
+    nodes
+        .iter()
+        .filter_map(|node| node["stores"].as_array())
+        .flatten()
 }
 
 /// Items of a JSON list.

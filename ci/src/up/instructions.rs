@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::command_line::served;
 use super::options::Plan;
-use crate::size;
+use crate::{size, workspace};
 
 /// Prints, for each volume, how a Linux host and QEMU reach it, and how to stop.
 pub(crate) fn print(plan: &Plan, volumes: &[Value]) {
@@ -43,7 +43,16 @@ pub(crate) fn print(plan: &Plan, volumes: &[Value]) {
         );
     }
     println!();
-    let holdfast = "cargo run -q --release -p holdfast-control --bin holdfast --";
+    let holdfast = workspace::binary("holdfast").map_or_else(
+        |_| "holdfast".to_owned(),
+        |path| {
+            let here = std::env::current_dir().unwrap_or_default();
+            path.strip_prefix(here)
+                .unwrap_or(&path)
+                .display()
+                .to_string()
+        },
+    );
     println!(
         "manage     {holdfast} --control {} volume list",
         plan.control_url()
