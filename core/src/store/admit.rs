@@ -278,12 +278,14 @@ impl Store {
     /// Undoes the admission of a part that reached no frame.
     pub(super) fn retract(&mut self, part: &Part) {
         match &part.body {
-            PartBody::Logged { first, .. } => self.contents.unpin(part.volume, first.chunk()),
+            PartBody::Logged { first, .. } => {
+                self.contents.unpin_logged(part.volume, first.chunk())
+            }
             PartBody::Direct {
                 chunk, physical, ..
             } => {
                 self.contents.map.release_chunk_now(*physical);
-                self.contents.unpin(part.volume, *chunk);
+                self.contents.unpin_direct(part.volume, *chunk);
             }
             PartBody::Attributes(bytes) => {
                 let pages = crate::map::attribute_pages(bytes.len());

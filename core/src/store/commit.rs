@@ -208,7 +208,7 @@ impl Store {
                 let checksums = &self.requests.get(part.request).checksums[at..at + count];
                 let from = payload.plus((part.payload_block * BLOCK_BYTES) as u64);
                 contents.commit_logged(id, first, checksums, from, version);
-                contents.unpin(id, first.chunk());
+                contents.unpin_logged(id, first.chunk());
             }
             PartBody::Direct {
                 chunk,
@@ -220,7 +220,7 @@ impl Store {
                     checksums: *chunk_checksums(self.requests.get(part.request), at),
                 };
                 contents.commit_direct(id, chunk, content, version);
-                contents.unpin(id, chunk);
+                contents.unpin_direct(id, chunk);
             }
             PartBody::Unmap(range) => contents.commit_unmap(id, range, version),
             PartBody::Resize { size_blocks } => {

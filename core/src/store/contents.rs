@@ -101,7 +101,7 @@ impl<T> Contents<T> {
 
     /// Admits a logged write to a part of a chunk: what its flush will need is reserved.
     pub(super) fn pin_logged(&mut self, id: VolumeId, chunk: ChunkIndex) -> Result<(), NoSpace> {
-        let result = self.reserve_for(id, chunk, true);
+        let result = self.reserve_for(id, chunk);
         if result.is_err() {
             self.tidy(id, chunk);
         }
@@ -115,42 +115,53 @@ impl<T> Contents<T> {
         chunk: ChunkIndex,
     ) -> Result<PhysicalChunk, NoSpace> {
         self.map.reserve_chunk()?;
-        if let Err(error) = self.reserve_for(id, chunk, false) {
+        if let Err(error) = self.reserve_path(id, chunk) {
             self.map.unreserve_chunk();
             self.tidy(id, chunk);
             return Err(error);
         }
+        self.overlay(id, chunk).direct_pins += 1;
         Ok(self.map.allocate_chunk())
     }
 
-    /// An admitted write of this chunk ended, committed or not.
-    pub(super) fn unpin(&mut self, id: VolumeId, chunk: ChunkIndex) {
-        let Some(volume) = self.volumes.get_mut(&id) else {
-            return; // The volume was removed, and its overlay with it.
-        };
-        let overlay = volume
-            .overlay
-            .get_mut(&chunk)
-            .expect("a pinned overlay exists");
-        overlay.pins -= 1;
-        self.tidy(id, chunk);
+    /// An admitted logged write of this chunk ended, committed or not.
+    pub(super) fn unpin_logged(&mut self, id: VolumeId, chunk: ChunkIndex) {
+        if self.volumes.contains_key(&id) {
+            self.overlay(id, chunk).pins -= 1;
+            self.tidy(id, chunk);
+        } // Else the volume was removed, and its overlay with it.
     }
 
-    fn reserve_for(&mut self, id: VolumeId, chunk: ChunkIndex, place: bool) -> Result<(), NoSpace> {
+    /// An admitted direct write of this chunk ended, committed or not.
+    pub(super) fn unpin_direct(&mut self, id: VolumeId, chunk: ChunkIndex) {
+        if self.volumes.contains_key(&id) {
+            self.overlay(id, chunk).direct_pins -= 1;
+            self.tidy(id, chunk);
+        }
+    }
+
+    fn overlay(&mut self, id: VolumeId, chunk: ChunkIndex) -> &mut ChunkOverlay {
         let volume = self.volumes.get_mut(&id).expect("the caller looked it up");
-        let in_map = volume
-            .slot
-            .is_some_and(|slot| self.map.is_exclusive(slot, chunk));
-        let overlay = volume.overlay.entry(chunk).or_default();
-        if !overlay.path {
-            self.map.reserve_path(id, chunk)?;
-            overlay.path = true;
-        }
-        if place && !in_map && !overlay.has_place() {
+        volume.overlay.entry(chunk).or_default()
+    }
+
+    fn reserve_for(&mut self, id: VolumeId, chunk: ChunkIndex) -> Result<(), NoSpace> {
+        self.reserve_path(id, chunk)?;
+        let slot = self.volumes.get(&id).and_then(|volume| volume.slot);
+        let in_map = slot.is_some_and(|slot| self.map.is_exclusive(slot, chunk));
+        if !in_map && !self.overlay(id, chunk).has_place() {
             self.map.reserve_chunk()?;
-            overlay.reserve = Reserve::Held;
+            self.overlay(id, chunk).reserve = Reserve::Held;
         }
-        overlay.pins += 1;
+        self.overlay(id, chunk).pins += 1;
+        Ok(())
+    }
+
+    fn reserve_path(&mut self, id: VolumeId, chunk: ChunkIndex) -> Result<(), NoSpace> {
+        if !self.overlay(id, chunk).path {
+            self.map.reserve_path(id, chunk)?;
+            self.overlay(id, chunk).path = true;
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::STORE_REQUESTS_MAX;
 use crate::lsn::{Epoch, FrameSeq, Lsn};
+use crate::map::check::Finding;
 use crate::wal::ring::{Position, Ring};
 use crate::wal::scan::LogPoint;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -305,6 +306,11 @@ impl Store {
     /// Whether everything committed is in the map and under a durable checkpoint.
     pub fn is_clean(&self) -> bool {
         self.superblock.checkpoint.seq == self.committed && self.round.is_none()
+    }
+
+    /// Checks the chunk map in memory against itself (I10). O(map): for an offline check and tests.
+    pub fn check_map(&self) -> Vec<Finding> {
+        self.contents.map.check()
     }
 
     fn on_io_done(&mut self, io: IoId, result: Result<(), IoFailure>, effects: &mut Vec<Effect>) {

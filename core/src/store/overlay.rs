@@ -21,8 +21,10 @@ pub(super) struct ChunkOverlay {
     pub(super) items: Vec<Item>,
     pub(super) target: Option<PhysicalChunk>,
     pub(super) reserve: Reserve,
-    /// Admitted requests that are not committed yet.
+    /// Admitted logged writes that are not committed yet.
     pub(super) pins: u32,
+    /// Admitted direct writes that are not committed yet; they bring their place.
+    pub(super) direct_pins: u32,
     /// Whether map pages for this chunk are reserved.
     pub(super) path: bool,
     /// Whether the flush round is copying into this chunk's place.
@@ -102,8 +104,12 @@ impl ChunkOverlay {
         self.target.is_some() || self.reserve != Reserve::None || self.job
     }
 
+    fn is_pinned(&self) -> bool {
+        self.pins > 0 || self.direct_pins > 0
+    }
+
     /// Whether nothing is left to be flushed or committed.
     pub(super) fn is_idle(&self) -> bool {
-        self.replacement.is_none() && self.items.is_empty() && self.pins == 0 && !self.job
+        self.replacement.is_none() && self.items.is_empty() && !self.is_pinned() && !self.job
     }
 }

@@ -50,6 +50,8 @@ pub struct Disk {
     /// Asked for since, in this order; true when completed.
     pending: Vec<(u64, Write, bool)>,
     next: u64,
+    /// A completed write is durable.
+    write_through: bool,
     /// Blocks written, and syncs done, since it was made.
     pub blocks_written: u64,
     /// Syncs done.
@@ -159,12 +161,13 @@ impl Write {
 
 impl Disk {
     /// A disk that holds `image`, all of it durable.
-    pub fn new(image: Image) -> Self {
+    pub fn new(image: Image, write_through: bool) -> Self {
         Disk {
             current: image.clone(),
             durable: image,
             pending: Vec::new(),
             next: 0,
+            write_through,
             blocks_written: 0,
             syncs: 0,
         }
@@ -194,6 +197,10 @@ impl Disk {
         let (_, write, done) = pending.expect("a write that was begun");
         *done = true;
         self.current.apply(write);
+        if self.write_through {
+            self.durable.apply(write);
+            self.pending.retain(|(other, ..)| *other != id);
+        }
     }
 
     /// The writes that are done now; a sync that begins now covers them.

@@ -75,7 +75,7 @@ impl Driver {
         assert!(findings.iter().all(|finding| !finding.contains("leak")));
         let mut driver = Driver {
             store: *store,
-            disk: Disk::new(image),
+            disk: Disk::new(image, config.write_through),
             completed: Vec::new(),
             failed: None,
             lost: Vec::new(),

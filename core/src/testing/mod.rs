@@ -3,6 +3,8 @@
 //!
 //! Everything follows from one seed. Not for production: behind the feature `testing`.
 
+pub mod crash;
 pub mod disk;
 pub mod driver;
 pub mod oracle;
+pub mod workload;

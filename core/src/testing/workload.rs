@@ -1,0 +1,431 @@
+//! Seeded work on a store, and what an observer of it knows.
+
+use super::disk::{BlockBytes, Image};
+use super::driver::{BlockRead, Driver, formatted};
+use super::oracle::Oracle;
+use crate::block::{Block, BlockRange};
+use crate::id::{StoreId, VolumeId};
+use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
+use crate::lsn::Epoch;
+use crate::store::layout::Layout;
+use crate::store::{Config, Event, RequestError, Tag};
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+use fastrand::Rng;
+
+/// Blocks of each volume: 24 chunks.
+const VOLUME_BLOCKS: u64 = 24 * CHUNK_BLOCKS as u64;
+
+/// Where the oracle keeps a volume's attributes.
+const ATTRIBUTES: u64 = u64::MAX;
+
+/// Volumes at the same time.
+const VOLUMES_MAX: usize = 3;
+
+/// A store under work.
+#[derive(Debug)]
+pub struct World {
+    /// The store and its disk.
+    pub driver: Driver,
+    /// What an observer knows.
+    pub known: Knowledge,
+    rng: Rng,
+    depth: usize,
+}
+
+/// What an observer of all requests knows of a store.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    volumes: Vec<Model>,
+    requests: BTreeMap<Tag, Request>,
+    checkpoints: Vec<Tag>,
+    next: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Model {
+    id: VolumeId,
+    life: Life,
+    oracle: Oracle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Creating,
+    Present,
+    Removing,
+    Gone,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    volume: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Create,
+    Remove,
+    Set { first: u64, count: u64, value: u64 },
+}
+
+/// How a seed shapes its store: tight or roomy, small or large log, with or without direct writes.
+pub fn shape(rng: &mut Rng) -> (Layout, Config) {
+    let layout = Layout {
+        segment_bytes: 128 << 10,
+        segments: rng.u32(2..6),
+        page_slots: 256,
+        chunks: if rng.bool() { 96 } else { rng.u32(20..60) },
+    };
+    let config = Config {
+        write_through: rng.u8(..4) == 0,
+        direct_chunks_min: if rng.u8(..4) == 0 { 1000 } else { 1 },
+        copies_in_flight_max: rng.usize(1..8),
+        round_bytes_max: if rng.bool() { 1 << 30 } else { 96 << 10 },
+        ..Config::default()
+    };
+    (layout, config)
+}
+
+impl World {
+    /// An empty store.
+    pub fn fresh(layout: Layout, config: Config, rng: &mut Rng) -> World {
+        let image = formatted(StoreId([0x5a; 16]), layout);
+        let known = Knowledge {
+            volumes: Vec::new(),
+            requests: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            next: 1,
+        };
+        World::open(image, config, known, rng.fork())
+    }
+
+    /// Recovers `image`, which a store of which `known` is known left behind.
+    pub fn open(image: Image, config: Config, known: Knowledge, mut rng: Rng) -> World {
+        let driver = Driver::open(image, config, rng.u64(..)).expect("a crash is recovered from");
+        let depth = rng.usize(1..12);
+        World {
+            driver,
+            known,
+            rng,
+            depth,
+        }
+    }
+
+    /// Checks everything that can be read against what is known, which then is what was read.
+    pub fn verify(&mut self) {
+        self.known.requests.clear();
+        self.known.checkpoints.clear();
+        let mut present = 0;
+        for model in &mut self.known.volumes {
+            let exists = self.driver.store.volume(model.id).is_some();
+            match model.life {
+                Life::Present => assert!(exists, "volume {} was acknowledged", model.id),
+                Life::Gone => assert!(!exists, "volume {} was removed", model.id),
+                Life::Creating | Life::Removing => {}
+            }
+            model.life = if exists { Life::Present } else { Life::Gone };
+            if exists {
+                present += 1;
+                verify_volume(&self.driver, model);
+            }
+        }
+        assert_eq!(self.driver.store.volumes().count(), present);
+        self.check();
+        self.known
+            .volumes
+            .retain(|model| model.life == Life::Present);
+    }
+
+    /// I10, and the machine's own promises.
+    pub fn check(&self) {
+        assert_eq!(self.driver.store.check_map(), []);
+        self.driver.store.check_deep();
+        assert_eq!(self.driver.lost, []);
+        assert_eq!(self.driver.failed, None);
+    }
+
+    /// One thing happens: a request comes, an operation ends, or time passes.
+    pub fn step(&mut self) {
+        let open = self.known.requests.len();
+        if self.driver.running() > 0 && (open >= self.depth || self.rng.u8(..10) < 6) {
+            self.driver.end_one();
+        } else if open < self.depth && self.rng.u8(..40) != 0 {
+            self.request();
+        } else {
+            let passed = self.rng.u64(..1500);
+            self.driver.tick(Duration::from_millis(passed));
+        }
+        self.take_ends();
+    }
+
+    /// Lets everything that was asked for end, and checks that it did.
+    pub fn finish(&mut self) {
+        self.driver.settle();
+        self.take_ends();
+        assert!(self.known.requests.is_empty(), "a request was forgotten");
+        assert_eq!(self.driver.payloads(), 0);
+    }
+
+    fn take_ends(&mut self) {
+        for (tag, result) in core::mem::take(&mut self.driver.completed) {
+            self.known.end(tag, result);
+        }
+    }
+
+    fn request(&mut self) {
+        let present: Vec<usize> = (0..self.known.volumes.len())
+            .filter(|at| self.known.volumes[*at].life == Life::Present)
+            .collect();
+        let creating = self.known.volumes.len() < VOLUMES_MAX && self.rng.u8(..20) == 0;
+        if present.is_empty() || creating {
+            if self
+                .known
+                .volumes
+                .iter()
+                .all(|model| model.life == Life::Present)
+            {
+                self.create();
+            }
+            return;
+        }
+        let volume = present[self.rng.usize(..present.len())];
+        match self.rng.u32(..1000) {
+            0..550 => self.write_some(volume),
+            550..800 => self.write_chunks(volume),
+            800..930 => self.unmap(volume),
+            930..960 => self.set_attributes(volume),
+            960..985 => {
+                let tag = self.known.tag();
+                self.known.checkpoints.push(tag);
+                self.driver.event(Event::Checkpoint { tag });
+            }
+            _ => self.remove(volume),
+        }
+    }
+
+    fn create(&mut self) {
+        let tag = self.known.tag();
+        let mut id = VolumeId([0; 16]);
+        id.0[..8].copy_from_slice(&self.rng.u64(..).to_le_bytes());
+        id.0[8..].copy_from_slice(&tag.0.to_le_bytes());
+        self.known.volumes.push(Model {
+            id,
+            life: Life::Creating,
+            oracle: Oracle::default(),
+        });
+        let volume = self.known.volumes.len() - 1;
+        self.known.begin(tag, volume, What::Create);
+        self.driver.event(Event::CreateVolume {
+            tag,
+            id,
+            size_blocks: VOLUME_BLOCKS,
+            epoch: Epoch(1),
+        });
+    }
+
+    fn remove(&mut self, volume: usize) {
+        let tag = self.known.tag();
+        let id = self.known.volumes[volume].id;
+        self.known.volumes[volume].life = Life::Removing;
+        self.known.begin(tag, volume, What::Remove);
+        self.driver.event(Event::RemoveVolume { tag, id });
+    }
+
+    fn write_some(&mut self, volume: usize) {
+        // Half of the writes meet in four chunks.
+        let area = if self.rng.bool() { 64 } else { VOLUME_BLOCKS };
+        let first = self.rng.u64(..area - 20);
+        let count = self.rng.u64(1..=20);
+        self.write(volume, first, count);
+    }
+
+    fn write_chunks(&mut self, volume: usize) {
+        let chunk = CHUNK_BLOCKS as u64;
+        let count = self.rng.u64(1..=4);
+        let first = self.rng.u64(..=VOLUME_BLOCKS / chunk - count);
+        self.write(volume, first * chunk, count * chunk);
+    }
+
+    fn write(&mut self, volume: usize, first: u64, count: u64) {
+        let tag = self.known.tag();
+        let value = tag.0;
+        let id = self.known.volumes[volume].id;
+        let blocks = (first..first + count)
+            .map(|at| content(id, at, value))
+            .collect();
+        self.known.begin(
+            tag,
+            volume,
+            What::Set {
+                first,
+                count,
+                value,
+            },
+        );
+        self.driver.write(tag, id, range(first, count), blocks);
+    }
+
+    fn unmap(&mut self, volume: usize) {
+        let tag = self.known.tag();
+        let first = self.rng.u64(..VOLUME_BLOCKS);
+        let count = self.rng.u64(1..=(VOLUME_BLOCKS - first).min(120));
+        let id = self.known.volumes[volume].id;
+        let value = 0;
+        self.known.begin(
+            tag,
+            volume,
+            What::Set {
+                first,
+                count,
+                value,
+            },
+        );
+        self.driver.event(Event::Unmap {
+            tag,
+            volume: id,
+            range: range(first, count),
+        });
+    }
+
+    fn set_attributes(&mut self, volume: usize) {
+        let tag = self.known.tag();
+        let id = self.known.volumes[volume].id;
+        let (first, count, value) = (ATTRIBUTES, 1, tag.0);
+        self.known.begin(
+            tag,
+            volume,
+            What::Set {
+                first,
+                count,
+                value,
+            },
+        );
+        self.driver.event(Event::SetAttributes {
+            tag,
+            volume: id,
+            bytes: attributes(value),
+        });
+    }
+}
+
+impl Knowledge {
+    fn tag(&mut self) -> Tag {
+        self.next += 1;
+        Tag(self.next)
+    }
+
+    fn begin(&mut self, tag: Tag, volume: usize, what: What) {
+        if let What::Set {
+            first,
+            count,
+            value,
+        } = what
+        {
+            let oracle = &mut self.volumes[volume].oracle;
+            places(first, count).for_each(|place| oracle.begin(place, value));
+        }
+        self.requests.insert(tag, Request { volume, what });
+    }
+
+    fn end(&mut self, tag: Tag, result: Result<(), RequestError>) {
+        if self.checkpoints.contains(&tag) {
+            assert_eq!(result, Ok(()));
+            return;
+        }
+        let request = self.requests.remove(&tag).expect("completed once");
+        let model = &mut self.volumes[request.volume];
+        match (request.what, result) {
+            (What::Create, Ok(())) => model.life = Life::Present,
+            (What::Remove, Ok(())) => model.life = Life::Gone,
+            (
+                What::Set {
+                    first,
+                    count,
+                    value,
+                },
+                Ok(()),
+            ) => places(first, count).for_each(|place| model.oracle.end(place, value)),
+            (
+                What::Set {
+                    first,
+                    count,
+                    value,
+                },
+                Err(RequestError::NoSpace),
+            ) => places(first, count).for_each(|place| model.oracle.refuse(place, value)),
+            (What::Set { .. }, Err(RequestError::NotFound)) => {
+                assert!(matches!(model.life, Life::Removing | Life::Gone));
+            }
+            (what, result) => panic!("{what:?} ended with {result:?}"),
+        }
+        let idle = self.requests.is_empty();
+        if idle {
+            self.volumes.retain(|model| model.life != Life::Gone);
+        }
+    }
+}
+
+fn verify_volume(driver: &Driver, model: &mut Model) {
+    let id = model.id;
+    let blocks = driver.read(id, range(0, VOLUME_BLOCKS)).expect("it exists");
+    for (place, read) in (0..).zip(blocks) {
+        let value = match &read {
+            BlockRead::Zero => 0,
+            BlockRead::Data(block) => {
+                let value = u64::from_le_bytes(block[..8].try_into().expect("8 bytes"));
+                assert_eq!(block, &content(id, place, value), "a mix at block {place}");
+                value
+            }
+            BlockRead::Bad => panic!("block {place} of {id} is damaged"),
+        };
+        let allowed = model.oracle.allows(place, value);
+        assert!(
+            allowed,
+            "block {place} of {id} has value {value}, not one of {:?}",
+            model.oracle.allowed(place)
+        );
+        model.oracle.settle(place, value);
+    }
+    let bytes = driver.store.attributes(id).expect("it exists");
+    let value = bytes
+        .first_chunk()
+        .map_or(0, |value| u64::from_le_bytes(*value));
+    assert!(value == 0 || bytes == attributes(value));
+    assert!(model.oracle.allows(ATTRIBUTES, value), "attributes");
+    model.oracle.settle(ATTRIBUTES, value);
+}
+
+fn places(first: u64, count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(move |at| first + at)
+}
+
+fn range(first: u64, count: u64) -> BlockRange {
+    BlockRange {
+        first: Block(first),
+        count: u32::try_from(count).expect("small"),
+    }
+}
+
+/// A block that says what, where and whose it is, all over.
+fn content(id: VolumeId, place: u64, value: u64) -> Rc<BlockBytes> {
+    let mut pattern = [0; 32];
+    pattern[..8].copy_from_slice(&value.to_le_bytes());
+    pattern[8..16].copy_from_slice(&place.to_le_bytes());
+    pattern[16..].copy_from_slice(&id.0);
+    let mut block = [0; BLOCK_BYTES];
+    for part in block.chunks_exact_mut(32) {
+        part.copy_from_slice(&pattern);
+    }
+    Rc::new(block)
+}
+
+fn attributes(value: u64) -> Vec<u8> {
+    let mut bytes = vec![7; 8 + usize::try_from(value % 9000).expect("small")];
+    bytes[..8].copy_from_slice(&value.to_le_bytes());
+    bytes
+}
