@@ -1,9 +1,12 @@
 //! `cargo ci`: lanes that are called one by one or all together. A lane is a function that reports checks.
 
+mod bench;
 mod conform;
+mod counters;
 mod crash;
 mod e2e;
 mod fuzz;
+mod guest;
 mod test;
 mod tidy;
 mod uring;
@@ -90,6 +93,18 @@ const LANES: &[Lane] = &[
         about: "hostile bytes for every decoder",
         default: true,
         run: fuzz::run,
+    },
+    Lane {
+        name: "guest",
+        about: "a Linux kernel with open-iscsi in a virtual machine",
+        default: true,
+        run: guest::run,
+    },
+    Lane {
+        name: "bench",
+        about: "4 KiB reads and writes beside tgt, as ratios; judges nothing",
+        default: false,
+        run: bench::run,
     },
 ];
 

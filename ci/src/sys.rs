@@ -170,3 +170,10 @@ pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no operands and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
+
+/// Ticks of the CPU times in `/proc`, per second.
+pub(crate) fn clock_ticks_per_second() -> Result<u32, String> {
+    // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u32::try_from(ticks).map_err(|_| "the system tells no clock tick".to_owned())
+}
