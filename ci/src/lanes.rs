@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Seed of everything that is random
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
-    /// Seconds for each fuzz body
+    /// Seconds of fuzzing
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,
     /// Kills of the kill -9 loop
@@ -153,7 +153,7 @@ impl Context {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default();
-            now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
+            now.as_secs().wrapping_mul(1000) + u64::from(now.subsec_millis())
         })
     }
 

@@ -84,6 +84,11 @@ pub(crate) struct Counts {
     failed: u64,
 }
 
+/// A line that a long test prints about itself.
+fn is_finding(line: &str) -> bool {
+    line.starts_with("seed ") || line.contains("crash images of")
+}
+
 fn count(output: &str) -> Counts {
     let mut counts = Counts::default();
     for line in output

@@ -100,11 +100,16 @@ impl CommandLine {
         &self.volumes
     }
 
-    /// Every volume is served, or will not be and says why.
+    /// Every volume is served, or lies on a store that does not serve.
     pub(crate) fn volumes_settled(&mut self) -> bool {
-        let settled = |volume: &Value| served(volume) || failed(volume);
-        self.volumes()
-            .is_ok_and(|volumes| volumes.iter().all(settled))
+        let (Ok(nodes), Ok(volumes)) = (self.nodes(), self.volumes()) else {
+            return false;
+        };
+        let lost = |volume: &Value| {
+            !stores(&nodes)
+                .any(|store| store["id"] == volume["store_id"] && store["state"] == "serving")
+        };
+        volumes.iter().all(|volume| served(volume) || lost(volume))
     }
 
     fn ask(&self, words: &[&str]) -> Result<Value, String> {
@@ -119,11 +124,6 @@ impl CommandLine {
 /// A host can log in to it.
 pub(crate) fn served(volume: &Value) -> bool {
     volume["state"] == "serving"
-}
-
-/// It is not served and says why.
-pub(crate) fn failed(volume: &Value) -> bool {
-    volume["state"] == "failed"
 }
 
 /// All stores of all nodes.
