@@ -4,9 +4,12 @@ mod bench;
 mod conform;
 mod counters;
 mod crash;
+mod damage;
 mod e2e;
 mod fuzz;
 mod guest;
+mod hostile;
+mod kill;
 mod test;
 mod tidy;
 mod uring;
@@ -105,6 +108,24 @@ const LANES: &[Lane] = &[
         about: "4 KiB reads and writes beside tgt, as ratios; judges nothing",
         default: false,
         run: bench::run,
+    },
+    Lane {
+        name: "kill",
+        about: "nothing acknowledged is lost by kill -9, and serving again takes seconds",
+        default: true,
+        run: kill::run,
+    },
+    Lane {
+        name: "damage",
+        about: "broken bytes, full and dead disks never become wrong data",
+        default: true,
+        run: damage::run,
+    },
+    Lane {
+        name: "hostile",
+        about: "clients that break the rules cost bounded memory",
+        default: true,
+        run: hostile::run,
     },
 ];
 

@@ -4,7 +4,9 @@
 //! code with what is checked. Blocking sockets and threads are enough here.
 #![expect(clippy::print_stdout, reason = "a command line talks to its user")]
 
+mod initiator;
 mod lanes;
+mod oracle;
 mod packages;
 mod report;
 mod server;
