@@ -11,6 +11,8 @@ mod tests;
 mod workload;
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,12 +22,14 @@ use crate::lanes::Context;
 use crate::oracle::Identity;
 use crate::report::Report;
 use crate::server::Server;
-use crate::sys;
+use crate::{sys, tool};
 
 use workload::{Connected, Counts, Driver, Mix};
 
 /// Kills of the volume server in one run, unless told otherwise.
 const KILLS_DEFAULT: u64 = 100;
+/// One for each host.
+const VOLUMES: [&str; 2] = ["kill-a", "kill-b"];
 /// Bytes of each of the two volumes.
 const VOLUME_BYTES: usize = 64 << 20;
 /// Serving again must be possible within this.
@@ -87,7 +91,7 @@ fn kill_loop(context: &Context, report: &mut Report) -> Result<String, String> {
     let arguments = [&arguments[..], &["--store-size", "512MiB"]].concat();
     let server = Server::start(context, &scratch, &arguments)?;
     let mut drivers = Vec::new();
-    for (number, name) in (1..).zip(["kill-a", "kill-b"]) {
+    for (number, name) in (1..).zip(VOLUMES) {
         let portal: SocketAddr = parse_portal(&server.portal()?)?;
         let options = Options::new(portal, &server.iqn(name)?);
         let identity = Identity {
@@ -111,9 +115,31 @@ fn kill_loop(context: &Context, report: &mut Report) -> Result<String, String> {
         one_round(&server, &mut drivers, &mut random, &mut tally)
             .map_err(|what| format!("seed {seed}, round {round}: {what}"))?;
     }
-    let summary = summary(&drivers, &mut tally);
     server.stop()?;
-    Ok(summary)
+    checked_offline(context, &scratch)?;
+    let server = Server::start(context, &scratch, &arguments)?;
+    for (driver, name) in drivers.iter_mut().zip(VOLUMES) {
+        driver.move_to(Options::new(
+            parse_portal(&server.portal()?)?,
+            &server.iqn(name)?,
+        ));
+        connect(driver)?;
+    }
+    sweep(&mut drivers).map_err(|what| format!("after an orderly stop: {what}"))?;
+    server.stop()?;
+    Ok(summary(&drivers, &mut tally))
+}
+
+/// Both stores must be sound after all that: references and checksums (I10).
+fn checked_offline(context: &Context, home: &Path) -> Result<(), String> {
+    for store in ["store-0", "store-1"] {
+        let mut check = Command::new(context.binary("holdfast"));
+        check
+            .args(["store", "check", "--data"])
+            .arg(home.join("data").join(store));
+        tool::run_ok(&mut check, Duration::from_secs(60))?;
+    }
+    Ok(())
 }
 
 fn one_round(

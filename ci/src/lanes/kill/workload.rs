@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::initiator::Error;
 use crate::initiator::login::Options;
+use crate::initiator::pdu::Digests;
 use crate::initiator::scsi::{self, Command, STATUS_GOOD, Sectors};
 use crate::initiator::session::{Completion, Session, Tag};
 use crate::oracle::{BLOCK_BYTES, BLOCK_SECTORS, Content, Identity, Oracle, blocks_of};
@@ -179,6 +180,7 @@ pub(crate) struct Driver {
     waiting: Option<Planned>,
     in_flight: HashMap<Tag, InFlight>,
     version: u64,
+    logins: u32,
     pub(crate) counts: Counts,
 }
 
@@ -197,6 +199,7 @@ impl Driver {
             waiting: None,
             in_flight: HashMap::new(),
             version: 0,
+            logins: 0,
             counts: Counts::default(),
         }
     }
@@ -207,6 +210,7 @@ impl Driver {
         self.oracle.crashed();
         self.counts.unanswered += u64::try_from(self.in_flight.len()).expect("a usize fits");
         self.in_flight.clear();
+        self.vary_options();
         let first = Session::login(&self.options).and_then(|mut session| {
             let first = read_ready(&mut session, sectors(0, BLOCK_SECTORS))?;
             let capacity = session.execute(scsi::read_capacity())?;
@@ -227,6 +231,23 @@ impl Driver {
                 Ok(Connected::Serving)
             }
         }
+    }
+
+    /// The volume moved to another portal.
+    pub(crate) fn move_to(&mut self, options: Options) {
+        self.options = options;
+    }
+
+    /// Each login asks for something else: digests, immediate and unsolicited data.
+    fn vary_options(&mut self) {
+        self.logins += 1;
+        let bit = |number: u32| self.logins & (1 << number) != 0;
+        self.options.digests = Digests {
+            header: bit(0),
+            data: bit(1),
+        };
+        self.options.immediate_data = !bit(2);
+        self.options.initial_r2t = !bit(3);
     }
 
     /// Reads the whole volume and judges every block.
