@@ -40,7 +40,7 @@ impl Chunks {
             pending_count: 0,
             counted: 0,
             shared: 0,
-            tree: FixedTree::of_leaves(tree_leaves(total)),
+            tree: empty_tree(total),
         }
     }
 
@@ -200,9 +200,8 @@ pub(super) fn leaf_of(chunk: PhysicalChunk) -> u32 {
     chunk.0 / u32::try_from(COUNTS).expect("a small constant")
 }
 
-/// Leaf pages of the reference tree of `total` chunks.
-fn tree_leaves(total: u32) -> u32 {
-    total
-        .div_ceil(u32::try_from(COUNTS).expect("a small constant"))
-        .max(1)
+/// The reference tree of `total` chunks, all counts 0.
+pub(super) fn empty_tree(total: u32) -> FixedTree {
+    let leaves = total.div_ceil(u32::try_from(COUNTS).expect("a small constant"));
+    FixedTree::of_leaves(leaves.max(1))
 }

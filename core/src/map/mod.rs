@@ -136,7 +136,7 @@ pub enum MapError {
 
 /// Page slots that a store of `chunk_count` chunks needs to be of any use.
 pub fn page_slots_min(chunk_count: u32) -> u32 {
-    let fixed = Chunks::new(chunk_count).tree.pages_max() + volume_table().pages_max();
+    let fixed = chunks::empty_tree(chunk_count).pages_max() + volume_table().pages_max();
     2 * (fixed + MAP_PAGES_MIN)
 }
 

@@ -5,6 +5,7 @@
 
 use crate::block::{PhysicalChunk, StoreOffset};
 use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, FRAME_BYTES_MAX, WAL_SEGMENT_BYTES};
+use crate::map::page_slots_min;
 
 /// Offsets of the two superblock copies: far enough apart for one damaged erase block.
 pub const SUPERBLOCKS: [StoreOffset; 2] = [StoreOffset(0), StoreOffset(1 << 20)];
@@ -101,6 +102,9 @@ impl Layout {
         }
         if self.end() > store_bytes {
             return Err(LayoutError::TooSmall(store_bytes));
+        }
+        if self.page_slots < page_slots_min(self.chunks) {
+            return Err(LayoutError::Invalid);
         }
         Ok(())
     }

@@ -77,7 +77,8 @@ impl<T> Contents<T> {
         Ok(runs)
     }
 
-    fn next_used(
+    /// The first chunk at or behind `from` and before `end` that the map or the log says something about.
+    pub(super) fn next_used(
         &self,
         volume: &Volume<T>,
         from: ChunkIndex,

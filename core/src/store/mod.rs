@@ -16,6 +16,7 @@ mod commit;
 mod contents;
 mod flush;
 pub mod format;
+pub mod inspect;
 pub mod layout;
 mod lookup;
 pub mod machine;

@@ -417,7 +417,7 @@ fn is_proven(mapped: &Unproven, bytes: &[u8]) -> bool {
 }
 
 /// One read for each run of neighbouring slots.
-fn page_reads(layout: &Layout, slots: &[PageSlot]) -> Vec<ReadRequest> {
+pub(super) fn page_reads(layout: &Layout, slots: &[PageSlot]) -> Vec<ReadRequest> {
     runs(slots)
         .map(|run| ReadRequest {
             offset: layout.page(run[0].0),
@@ -427,7 +427,7 @@ fn page_reads(layout: &Layout, slots: &[PageSlot]) -> Vec<ReadRequest> {
 }
 
 /// The pages in what [`page_reads`] asked for.
-fn split_pages<'a>(slots: &[PageSlot], buffers: &[&'a [u8]]) -> Vec<&'a [u8]> {
+pub(super) fn split_pages<'a>(slots: &[PageSlot], buffers: &[&'a [u8]]) -> Vec<&'a [u8]> {
     let mut pages = Vec::with_capacity(slots.len());
     for (run, bytes) in runs(slots).zip(buffers) {
         if bytes.len() == run.len() * BLOCK_BYTES {
