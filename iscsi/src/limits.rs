@@ -37,6 +37,12 @@ pub const LOGIN_REPLY_BYTES_MAX: usize = LOGIN_SEGMENT_BYTES_MAX;
 /// Bytes of one SendTargets answer, sent in pieces; 1024 targets with four addresses each fit.
 pub const TEXT_REPLY_BYTES_MAX: usize = 512 << 10;
 
+/// Bytes of one text negotiation in full feature phase, over all its requests.
+pub const TEXT_REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of any text that this side writes.
+pub const WRITER_BYTES_MAX: usize = TEXT_REPLY_BYTES_MAX;
+
 /// Time from the accepted connection to full feature phase.
 pub const LOGIN_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -73,6 +79,15 @@ pub const FIRST_BURST_BYTES_MAX: u32 = 256 << 10;
 
 /// Bytes of one solicited burst (MaxBurstLength).
 pub const MAX_BURST_BYTES: u32 = 4 << 20;
+
+/// Requests that may wait for an earlier CmdSN: 48 bytes each.
+pub const PARKED_REQUESTS_MAX: usize = 64;
+
+/// Task management functions of one session that may run at a time.
+pub const FUNCTIONS_MAX: usize = 16;
+
+/// A discovery session that says nothing for this long is closed.
+pub const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Sessions of one target at most.
 pub const SESSIONS_MAX: usize = 256;
