@@ -14,6 +14,7 @@ use std::string::String;
 use std::vec::Vec;
 
 const VOLUME: VolumeId = VolumeId([3; 16]);
+const WHOLE_CHUNK: u32 = 16;
 
 fn layout() -> Layout {
     Layout::with_log(24 << 20, 1 << 20, 8).unwrap()
@@ -47,11 +48,7 @@ fn sample() -> Image {
     });
     driver.settle();
     for chunk in 0..40 {
-        write(
-            &mut driver,
-            chunk * CHUNK_BLOCKS as u64,
-            CHUNK_BLOCKS as u32,
-        );
+        write(&mut driver, chunk * CHUNK_BLOCKS as u64, WHOLE_CHUNK);
     }
     driver.event(Event::Checkpoint { tag: Tag(2) });
     driver.settle();
