@@ -191,7 +191,7 @@ impl Store {
                 Err(Refusal::Gone(error)) => Some(error),
                 Err(Refusal::Short(NoSpace { pending })) => {
                     if self.may_get_space(key, pending) {
-                        self.round_wanted = true;
+                        self.round_wanted |= self.round.is_none();
                         return;
                     }
                     Some(RequestError::NoSpace)

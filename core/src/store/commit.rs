@@ -64,7 +64,8 @@ impl Store {
             };
             let room = *room.get_or_insert_with(|| frame_room(&self.ring, hard, bytes));
             if bytes > room {
-                self.round_wanted |= sealed.records == 0; // Hosts wait for room in the log.
+                // Hosts wait for room in the log.
+                self.round_wanted |= sealed.records == 0 && self.round.is_none();
                 break;
             }
             let volume = part.volume;
