@@ -1,2 +1,7 @@
-//! Placeholder of the workspace; replaced by its first real commit.
-fn main() {}
+//! `holdfast`: the command line for people and scripts.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    holdfast_control::cli::main()
+}

@@ -1,0 +1,74 @@
+//! Every bound of the control plane, with its unit and its reason.
+
+use std::time::Duration;
+
+/// How long creating a volume may take before the caller is told to look again.
+pub const CREATE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long deleting a volume, or changing its access, may take before the caller is told.
+pub const CHANGE_WAIT: Duration = Duration::from_secs(20);
+
+/// Time between two looks of the reconciler when nothing happens.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// An order without a reply for so long is sent again.
+pub const REPLY_WAIT: Duration = Duration::from_secs(20);
+
+/// Wait before a refused order is sent again; doubled up to [`RETRY_MAX`].
+pub const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Longest wait before a refused order is sent again.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Orders on the link without a reply at most.
+pub const ORDERS_IN_FLIGHT_MAX: usize = 32;
+
+/// Messages queued towards the volume server; more than the orders in flight, so it never fills
+/// while the peer reads.
+pub const LINK_QUEUE: usize = 64;
+
+/// A volume server reports once a second; silent for so long it is taken for hung and cut off.
+pub const LINK_SILENCE: Duration = Duration::from_secs(15);
+
+/// Time for `hello`, and for one message to be taken by the peer.
+pub const LINK_STEP: Duration = Duration::from_secs(5);
+
+/// Connections on the link socket at the same time, the refused ones included.
+pub const LINK_CONNECTIONS_MAX: usize = 8;
+
+/// Requests queued towards the master.
+pub const MASTER_QUEUE: usize = 256;
+
+/// Volumes in the registry at most.
+pub const VOLUMES_MAX: usize = 4096;
+
+/// Tombstones kept; the oldest goes first. A volume whose tombstone is gone is reported as unknown,
+/// never removed.
+pub const TOMBSTONES_MAX: usize = 65_536;
+
+/// Audit entries kept in the registry.
+pub const AUDIT_MAX: u64 = 10_000;
+
+/// Events kept in memory.
+pub const EVENTS_MAX: usize = 1_000;
+
+/// Volumes are thin. The sizes of those on one store add up to at most so many times its capacity.
+pub const OVERCOMMIT_MAX: u64 = 10;
+
+/// Bytes of a CHAP secret at least (RFC 7143 §12.1.3: 96 bits).
+pub const SECRET_BYTES_MIN: usize = 12;
+
+/// Bytes of a CHAP secret at most.
+pub const SECRET_BYTES_MAX: usize = 255;
+
+/// Bytes of a CHAP user name at most.
+pub const CHAP_USER_BYTES_MAX: usize = 255;
+
+/// Initiator names of one volume at most.
+pub const INITIATORS_MAX: usize = 256;
+
+/// Bytes of an iSCSI name at most (RFC 7143 §4.2.7.1).
+pub const ISCSI_NAME_BYTES_MAX: usize = 223;
+
+/// Time for calls under way when the process is told to stop.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);

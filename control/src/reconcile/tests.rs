@@ -1,0 +1,326 @@
+//! The reconciler against a scripted volume server.
+
+use super::{
+    Answer, Condition, Effect, Event, Order, Reconciler, Report, Server, StoreReport, VolumeReport,
+};
+use crate::access::Access;
+use crate::limits::{REPLY_WAIT, RETRY_MAX, RETRY_MIN};
+use crate::registry::{Change, State, Tombstone, Volume};
+use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
+use holdfast_core::lsn::Epoch;
+use std::time::Duration;
+
+const ID: VolumeId = VolumeId([1; 16]);
+const STORE: StoreId = StoreId([7; 16]);
+
+/// A registry and a reconciler, run as the master does.
+struct Bench {
+    state: State,
+    reconciler: Reconciler,
+    now: Duration,
+}
+
+impl Bench {
+    fn with_volume(created: bool) -> Bench {
+        let mut state = State::empty(ClusterId([0; 16]), NodeId([0; 16]));
+        state.apply(&Change::PutVolume(volume(created)));
+        Bench {
+            state,
+            reconciler: Reconciler::default(),
+            now: Duration::ZERO,
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.reconciler
+            .step(self.now, &self.state, event, &mut effects);
+        for effect in &effects {
+            let changes = match effect {
+                Effect::Created(id) => {
+                    let changed = self.state.confirm_created(*id);
+                    changed.into_iter().map(Change::PutVolume).collect()
+                }
+                Effect::Removed(id) => self.state.confirm_removed(*id, 1),
+                _ => Vec::new(),
+            };
+            for change in changes {
+                self.state.apply(&change);
+            }
+        }
+        effects
+    }
+
+    fn connect(&mut self, report: Report) -> Vec<Effect> {
+        self.step(Event::Connected(Server::default(), report))
+    }
+
+    fn after(&mut self, wait: Duration) -> Vec<Effect> {
+        self.now += wait;
+        self.step(Event::Look)
+    }
+
+    fn condition(&self) -> Condition {
+        self.reconciler.status(&self.state.volumes[&ID]).condition
+    }
+
+    fn delete(&mut self) -> Vec<Effect> {
+        let name = self.state.volumes[&ID].name.clone();
+        let doomed = self.state.delete(&name).expect("found").expect("changed");
+        self.state.apply(&Change::PutVolume(doomed));
+        self.step(Event::Look)
+    }
+}
+
+fn volume(created: bool) -> Volume {
+    Volume {
+        id: ID,
+        name: "a".parse().expect("a name"),
+        size_bytes: 1 << 30,
+        epoch: Epoch(2),
+        store: STORE,
+        access: Access::default(),
+        revision: 1,
+        created,
+        deleting: false,
+    }
+}
+
+fn report(volumes: &[(VolumeId, u64, &str)]) -> Report {
+    let volume = |&(id, epoch, failed): &(VolumeId, u64, &str)| {
+        let report = VolumeReport {
+            id,
+            store: STORE,
+            epoch: Epoch(epoch),
+            size_bytes: 1 << 30,
+            used_bytes: 0,
+            sessions: 0,
+            failed: failed.into(),
+        };
+        (id, report)
+    };
+    Report {
+        stores: vec![StoreReport {
+            id: Some(STORE),
+            path: "/s".into(),
+            failed: String::new(),
+            capacity_bytes: 1,
+            free_bytes: 1,
+            wal_used_bytes: 0,
+            wal_capacity_bytes: 0,
+            shard: 0,
+        }],
+        volumes: volumes.iter().map(volume).collect(),
+    }
+}
+
+/// Request number and `create` flag of the only order, which is an assignment.
+fn assigned(effects: &[Effect]) -> (u64, bool) {
+    match sends(effects).as_slice() {
+        [(request, Order::Assign { create, .. })] => (*request, *create),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn removed(effects: &[Effect]) -> u64 {
+    match sends(effects).as_slice() {
+        [(request, Order::Remove(ID))] => *request,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sends(effects: &[Effect]) -> Vec<(u64, Order)> {
+    let send = |effect: &Effect| match effect {
+        Effect::Send(request, order) => Some((*request, order.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(send).collect()
+}
+
+#[test]
+fn a_volume_is_created_once_served_and_never_created_again() {
+    let mut bench = Bench::with_volume(false);
+    assert_eq!(bench.condition(), Condition::Creating);
+    let (request, create) = assigned(&bench.connect(report(&[])));
+    assert!(create);
+    assert!(sends(&bench.after(Duration::from_secs(1))).is_empty());
+    let effects = bench.step(Event::Answered(request, Answer::Done));
+    assert!(effects.contains(&Effect::Created(ID)));
+    bench.step(Event::Reported(report(&[(ID, 2, "")])));
+    assert_eq!(bench.condition(), Condition::Serving);
+    bench.step(Event::Disconnected);
+    assert_eq!(bench.condition(), Condition::Unavailable);
+    // The store came back without the volume: a loss, which must show.
+    let (request, create) = assigned(&bench.connect(report(&[])));
+    assert!(!create);
+    bench.step(Event::Answered(request, Answer::Refused("not here".into())));
+    assert_eq!(bench.condition(), Condition::Unavailable);
+}
+
+#[test]
+fn a_lost_reply_leads_to_the_same_order_after_the_reconnect() {
+    let mut bench = Bench::with_volume(false);
+    let (first, _) = assigned(&bench.connect(report(&[])));
+    bench.step(Event::Disconnected);
+    let (second, create) = assigned(&bench.connect(report(&[])));
+    assert!(create);
+    assert_ne!(first, second);
+    // The late answer to the first one is nobody's.
+    assert!(bench.step(Event::Answered(first, Answer::Done)).is_empty());
+    let effects = bench.step(Event::Answered(second, Answer::Done));
+    assert!(effects.contains(&Effect::Created(ID)));
+}
+
+#[test]
+fn a_report_is_as_good_as_the_lost_reply() {
+    let mut bench = Bench::with_volume(false);
+    bench.connect(report(&[]));
+    bench.step(Event::Disconnected);
+    let effects = bench.connect(report(&[(ID, 2, "")]));
+    assert!(effects.contains(&Effect::Created(ID)));
+    assert!(bench.state.volumes[&ID].created);
+}
+
+#[test]
+fn an_answer_counts_once() {
+    let mut bench = Bench::with_volume(false);
+    let (request, _) = assigned(&bench.connect(report(&[])));
+    bench.step(Event::Answered(request, Answer::Done));
+    let again = bench.step(Event::Answered(request, Answer::Done));
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[test]
+fn an_order_without_reply_is_repeated() {
+    let mut bench = Bench::with_volume(true);
+    bench.connect(report(&[]));
+    assert!(sends(&bench.after(REPLY_WAIT - Duration::from_millis(1))).is_empty());
+    assigned(&bench.after(Duration::from_millis(1)));
+}
+
+#[test]
+fn refusals_are_retried_ever_more_slowly_and_for_ever() {
+    let mut bench = Bench::with_volume(true);
+    let (mut request, _) = assigned(&bench.connect(report(&[])));
+    let mut wait = RETRY_MIN;
+    for _ in 0..20 {
+        bench.step(Event::Answered(request, Answer::Later("busy".into())));
+        assert!(sends(&bench.after(wait - Duration::from_millis(1))).is_empty());
+        (request, _) = assigned(&bench.after(Duration::from_millis(1)));
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+    assert_eq!(wait, RETRY_MAX);
+}
+
+#[test]
+fn a_change_is_sent_at_once_and_in_force_when_confirmed() {
+    let mut bench = Bench::with_volume(true);
+    let (request, _) = assigned(&bench.connect(report(&[(ID, 2, "")])));
+    bench.step(Event::Answered(request, Answer::Done));
+    let access = Access::from_parts(vec!["iqn.x:1".into()], None, None).expect("legal");
+    let name = bench.state.volumes[&ID].name.clone();
+    let changed = bench
+        .state
+        .set_access(&name, access)
+        .expect("found")
+        .expect("changed");
+    bench.state.apply(&Change::PutVolume(changed));
+    let current = |bench: &Bench| bench.reconciler.status(&bench.state.volumes[&ID]).current;
+    assert!(!current(&bench));
+    let (request, _) = assigned(&bench.step(Event::Look));
+    assert!(!current(&bench));
+    bench.step(Event::Answered(request, Answer::Done));
+    assert!(current(&bench));
+}
+
+#[test]
+fn a_registry_older_than_the_store_is_not_believed() {
+    let mut bench = Bench::with_volume(true);
+    let (request, _) = assigned(&bench.connect(report(&[(ID, 3, "")])));
+    bench.step(Event::Answered(
+        request,
+        Answer::Refused("stale epoch".into()),
+    ));
+    let status = bench.reconciler.status(&bench.state.volumes[&ID]);
+    assert_eq!(status.condition, Condition::Unavailable);
+    assert!(status.reason.contains("older"), "{}", status.reason);
+}
+
+#[test]
+fn a_deletion_is_ordered_until_confirmed_and_then_buried() {
+    let mut bench = Bench::with_volume(true);
+    let (request, _) = assigned(&bench.connect(report(&[(ID, 2, "")])));
+    bench.step(Event::Answered(request, Answer::Done));
+    removed(&bench.delete());
+    assert_eq!(bench.condition(), Condition::Deleting);
+    bench.step(Event::Disconnected);
+    let request = removed(&bench.connect(report(&[(ID, 2, "")])));
+    let effects = bench.step(Event::Answered(request, Answer::Done));
+    assert!(effects.contains(&Effect::Removed(ID)));
+    assert!(bench.state.volumes.is_empty());
+    // A report from before the removal changes nothing.
+    assert!(sends(&bench.step(Event::Reported(report(&[(ID, 2, "")])))).is_empty());
+}
+
+#[test]
+fn what_was_deleted_and_comes_back_is_removed() {
+    let mut bench = Bench::with_volume(true);
+    bench.state.apply(&Change::BuryVolume(Tombstone {
+        id: ID,
+        name: "a".into(),
+        at_ms: 1,
+    }));
+    let request = removed(&bench.connect(report(&[(ID, 2, "")])));
+    bench.step(Event::Answered(request, Answer::Done));
+    assert!(sends(&bench.step(Event::Reported(report(&[])))).is_empty());
+}
+
+#[test]
+fn what_nobody_knows_is_told_once_and_left_alone() {
+    let mut bench = Bench::with_volume(true);
+    let stranger = VolumeId([9; 16]);
+    let found = report(&[(ID, 2, ""), (stranger, 1, "")]);
+    let effects = bench.connect(found.clone());
+    assigned(&effects);
+    let notes = |effects: &[Effect]| {
+        let about = |effect: &&Effect| matches!(effect, Effect::Note(text) if text.contains(&stranger.to_string()));
+        effects.iter().filter(about).count()
+    };
+    assert_eq!(notes(&effects), 1);
+    assert_eq!(bench.reconciler.unknown().collect::<Vec<_>>(), [stranger]);
+    assert_eq!(notes(&bench.step(Event::Reported(found))), 0);
+}
+
+#[test]
+fn a_failed_store_is_the_reason_of_its_volumes() {
+    let mut bench = Bench::with_volume(true);
+    bench.connect(report(&[(ID, 2, "write failed")]));
+    let status = bench.reconciler.status(&bench.state.volumes[&ID]);
+    assert_eq!(status.condition, Condition::Unavailable);
+    assert_eq!(status.reason, "write failed");
+    bench.step(Event::Reported(Report::default()));
+    let reason = bench.reconciler.status(&bench.state.volumes[&ID]).reason;
+    assert!(reason.contains("not connected"), "{reason}");
+}
+
+#[test]
+fn orders_in_flight_are_bounded_and_all_are_given_in_the_end() {
+    let mut bench = Bench::with_volume(true);
+    for byte in 2..=200 {
+        bench.state.apply(&Change::PutVolume(Volume {
+            id: VolumeId([byte; 16]),
+            name: format!("v{byte}").parse().expect("a name"),
+            ..volume(true)
+        }));
+    }
+    let mut open = sends(&bench.connect(report(&[])));
+    let mut given = open.len();
+    assert_eq!(given, crate::limits::ORDERS_IN_FLIGHT_MAX);
+    while let Some((request, _)) = open.pop() {
+        let more = sends(&bench.step(Event::Answered(request, Answer::Done)));
+        given += more.len();
+        open.extend(more);
+        assert!(open.len() <= crate::limits::ORDERS_IN_FLIGHT_MAX);
+    }
+    assert_eq!(given, 200);
+}

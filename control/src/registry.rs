@@ -1,0 +1,385 @@
+//! The registry: what should be. Pure decisions over a state in memory; `database` keeps it.
+//!
+//! Invariants: a decision never changes the state, it returns the [`Change`]s; they are durable, with
+//! their audit entry, before [`State::apply`] makes them visible. An id is never used twice, not even
+//! after deletion: tombstones stay. Names of living volumes are unique. Epochs never go down.
+
+pub mod database;
+mod record;
+
+use crate::access::Access;
+use crate::limits::{TOMBSTONES_MAX, VOLUMES_MAX};
+use crate::name::VolumeName;
+use crate::placement::{self, StoreSpace};
+use crate::size::Size;
+use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
+use holdfast_core::limits::{BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
+use holdfast_core::lsn::Epoch;
+use std::collections::BTreeMap;
+
+/// A volume as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Identity, never reused.
+    pub id: VolumeId,
+    /// Name, unique among the living.
+    pub name: VolumeName,
+    /// Size, a multiple of the block.
+    pub size_bytes: u64,
+    /// The reign under which it is served.
+    pub epoch: Epoch,
+    /// Store that holds the copy.
+    pub store: StoreId,
+    /// Who may log in.
+    pub access: Access,
+    /// Grows with each change; tells an assignment from the one before.
+    pub revision: u64,
+    /// A volume server confirmed that it exists. Until then, and only then, it may be created.
+    pub created: bool,
+    /// It is to be removed.
+    pub deleting: bool,
+}
+
+/// A volume that was removed; its id must not come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The id.
+    pub id: VolumeId,
+    /// Its last name, for people.
+    pub name: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// A store that was seen on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// This incarnation.
+    pub id: StoreId,
+    /// Node it belongs to.
+    pub node: NodeId,
+    /// Path at which it was last seen.
+    pub path: String,
+    /// Capacity when last seen.
+    pub capacity_bytes: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Identity.
+    pub id: NodeId,
+    /// Host name.
+    pub name: String,
+}
+
+/// One line of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who asked; unauthenticated, as the caller says.
+    pub who: String,
+    /// The caller's request id.
+    pub request_id: String,
+    /// What was done. Never contains a secret.
+    pub what: String,
+}
+
+/// One whole record to store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Add or replace a volume.
+    PutVolume(Volume),
+    /// Remove a volume and remember its id.
+    BuryVolume(Tombstone),
+    /// Give up the memory of a removed volume.
+    ForgetTombstone(VolumeId),
+    /// Add or replace a store.
+    PutStore(Store),
+    /// Add or replace a node.
+    PutNode(Node),
+}
+
+/// Kinds of [`Refusal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request breaks a rule.
+    Invalid,
+    /// No such volume or store.
+    NotFound,
+    /// The name belongs to another volume.
+    Exists,
+    /// Not in this state.
+    Precondition,
+    /// No store has room.
+    NoSpace,
+    /// Not now.
+    Unavailable,
+}
+
+/// Why a request was refused, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// For callers.
+    pub kind: RefusalKind,
+    /// For people.
+    pub message: String,
+}
+
+/// A request for a volume.
+#[derive(Clone, Debug)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Who may log in; `None`: anybody, and an existing volume keeps what it has.
+    pub access: Option<Access>,
+    /// The store; `None`: chosen.
+    pub store: Option<StoreId>,
+}
+
+/// Answer to [`State::create`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// It was there.
+    Existing(VolumeId),
+    /// To be stored.
+    Fresh(Volume),
+}
+
+/// Everything in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Living volumes, the ones being deleted included.
+    pub volumes: BTreeMap<VolumeId, Volume>,
+    /// Removed volumes.
+    pub tombstones: BTreeMap<VolumeId, Tombstone>,
+    /// Stores ever seen.
+    pub stores: BTreeMap<StoreId, Store>,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+}
+
+impl Refusal {
+    /// A refusal of `kind`.
+    pub fn with(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+        Refusal {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+impl State {
+    /// A registry without anything.
+    pub fn empty(cluster: ClusterId, node: NodeId) -> State {
+        State {
+            cluster,
+            node,
+            volumes: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The volume of that name.
+    pub fn volume(&self, name: &VolumeName) -> Result<&Volume, Refusal> {
+        let found = self.volumes.values().find(|volume| volume.name == *name);
+        found.ok_or_else(|| {
+            let message =
+                format!("no volume '{name}'; `holdfast volume list` shows those that exist");
+            Refusal::with(RefusalKind::NotFound, message)
+        })
+    }
+
+    /// Sum of the sizes promised on a store.
+    pub fn promised_bytes(&self, store: StoreId) -> u64 {
+        let placed = self.volumes.values().filter(|volume| volume.store == store);
+        placed.fold(0, |sum, volume| sum.saturating_add(volume.size_bytes))
+    }
+
+    /// Decides about a new volume, which gets `id` when there is none of that name.
+    pub fn create(
+        &self,
+        request: &NewVolume,
+        stores: &[StoreSpace],
+        id: VolumeId,
+    ) -> Result<Creation, Refusal> {
+        check_size(request.size_bytes)?;
+        if let Ok(existing) = self.volume(&request.name) {
+            return same_volume(existing, request).map(Creation::Existing);
+        }
+        if self.volumes.len() >= VOLUMES_MAX {
+            let message = format!("the registry is full: {VOLUMES_MAX} volumes");
+            return Err(Refusal::with(RefusalKind::NoSpace, message));
+        }
+        assert!(!self.tombstones.contains_key(&id)); // Ids are random; a repeat is a broken source.
+        assert!(!self.volumes.contains_key(&id));
+        let store = placement::choose(stores, request.size_bytes, request.store)?;
+        Ok(Creation::Fresh(Volume {
+            id,
+            name: request.name.clone(),
+            size_bytes: request.size_bytes,
+            epoch: Epoch(1),
+            store,
+            access: request.access.clone().unwrap_or_default(),
+            revision: 1,
+            created: false,
+            deleting: false,
+        }))
+    }
+
+    /// Decides about other access; `None` when it is so already.
+    pub fn set_access(&self, name: &VolumeName, access: Access) -> Result<Option<Volume>, Refusal> {
+        let volume = self.volume(name)?;
+        if volume.deleting {
+            return Err(being_deleted(name));
+        }
+        if volume.access == access {
+            return Ok(None);
+        }
+        Ok(Some(Volume {
+            access,
+            revision: volume.revision + 1,
+            ..volume.clone()
+        }))
+    }
+
+    /// Decides about a deletion; `None` when it is under way already.
+    pub fn delete(&self, name: &VolumeName) -> Result<Option<Volume>, Refusal> {
+        let volume = self.volume(name)?;
+        if volume.deleting {
+            return Ok(None);
+        }
+        Ok(Some(Volume {
+            deleting: true,
+            revision: volume.revision + 1,
+            ..volume.clone()
+        }))
+    }
+
+    /// A volume server has the volume: from now on a missing one is a loss, not a new one.
+    pub fn confirm_created(&self, id: VolumeId) -> Option<Volume> {
+        let volume = self.volumes.get(&id).filter(|volume| !volume.created)?;
+        Some(Volume {
+            created: true,
+            ..volume.clone()
+        })
+    }
+
+    /// A volume that is being deleted is gone. Nothing when it was not being deleted.
+    pub fn confirm_removed(&self, id: VolumeId, at_ms: u64) -> Vec<Change> {
+        let Some(volume) = self.volumes.get(&id).filter(|volume| volume.deleting) else {
+            return Vec::new();
+        };
+        let forget = self
+            .oldest_tombstone_over_limit()
+            .map(Change::ForgetTombstone);
+        let bury = Change::BuryVolume(Tombstone {
+            id,
+            name: volume.name.to_string(),
+            at_ms,
+        });
+        forget.into_iter().chain([bury]).collect()
+    }
+
+    fn oldest_tombstone_over_limit(&self) -> Option<VolumeId> {
+        if self.tombstones.len() < TOMBSTONES_MAX {
+            return None;
+        }
+        let oldest = self.tombstones.values().min_by_key(|stone| stone.at_ms);
+        oldest.map(|stone| stone.id)
+    }
+
+    /// Makes a durable change visible.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::PutVolume(volume) => {
+                let before = self.volumes.insert(volume.id, volume.clone());
+                if let Some(before) = before {
+                    assert!(before.epoch <= volume.epoch);
+                    assert!(before.name == volume.name);
+                }
+            }
+            Change::BuryVolume(stone) => {
+                self.volumes.remove(&stone.id);
+                self.tombstones.insert(stone.id, stone.clone());
+            }
+            Change::ForgetTombstone(id) => {
+                self.tombstones.remove(id);
+            }
+            Change::PutStore(store) => {
+                self.stores.insert(store.id, store.clone());
+            }
+            Change::PutNode(node) => {
+                self.nodes.insert(node.id, node.clone());
+            }
+        }
+    }
+}
+
+fn check_size(bytes: u64) -> Result<(), Refusal> {
+    let block = BLOCK_BYTES as u64;
+    let message = if !bytes.is_multiple_of(block) {
+        let up = bytes.checked_next_multiple_of(block).unwrap_or(bytes);
+        format!(
+            "a volume of {bytes} bytes is refused: sizes are multiples of 4KiB; use {up} bytes, or a \
+             binary unit like 1GiB"
+        )
+    } else if bytes < VOLUME_BYTES_MIN {
+        format!("a volume needs at least {}", Size(VOLUME_BYTES_MIN))
+    } else if bytes > VOLUME_BYTES_MAX {
+        format!("a volume has at most {}", Size(VOLUME_BYTES_MAX))
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::with(RefusalKind::Invalid, message))
+}
+
+/// Whether `request` asks for what `existing` is.
+fn same_volume(existing: &Volume, request: &NewVolume) -> Result<VolumeId, Refusal> {
+    let name = &existing.name;
+    if existing.deleting {
+        return Err(being_deleted(name));
+    }
+    let message = if existing.size_bytes != request.size_bytes {
+        let (is, asked) = (Size(existing.size_bytes), Size(request.size_bytes));
+        format!(
+            "volume '{name}' exists with {is}, not {asked}; choose another name or delete it first"
+        )
+    } else if request.store.is_some_and(|store| store != existing.store) {
+        let store = existing.store;
+        format!(
+            "volume '{name}' exists on store {store}; leave --store-id out or choose another name"
+        )
+    } else if request
+        .access
+        .as_ref()
+        .is_some_and(|access| *access != existing.access)
+    {
+        format!(
+            "volume '{name}' exists with other access; `holdfast volume access {name}` changes it"
+        )
+    } else {
+        return Ok(existing.id);
+    };
+    Err(Refusal::with(RefusalKind::Exists, message))
+}
+
+fn being_deleted(name: &VolumeName) -> Refusal {
+    let message = format!(
+        "volume '{name}' is being deleted; wait until `holdfast volume list` no longer shows it"
+    );
+    Refusal::with(RefusalKind::Precondition, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The registry's decisions.
+
+use super::{Change, Creation, NewVolume, RefusalKind, State, Tombstone, Volume};
+use crate::access::Access;
+use crate::placement::StoreSpace;
+use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
+use holdfast_core::limits::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
+use holdfast_core::lsn::Epoch;
+
+const GIB: u64 = 1 << 30;
+const STORE: StoreId = StoreId([7; 16]);
+
+fn state() -> State {
+    State::empty(ClusterId([1; 16]), NodeId([2; 16]))
+}
+
+fn spaces() -> Vec<StoreSpace> {
+    vec![StoreSpace {
+        id: STORE,
+        path: "/store".into(),
+        failed: String::new(),
+        capacity_bytes: 100 << 40,
+        free_bytes: GIB,
+        promised_bytes: 0,
+    }]
+}
+
+fn wanted(name: &str, size_bytes: u64) -> NewVolume {
+    NewVolume {
+        name: name.parse().expect("a legal name"),
+        size_bytes,
+        access: None,
+        store: None,
+    }
+}
+
+fn add(state: &mut State, name: &str, id: u8) -> Volume {
+    match state.create(&wanted(name, GIB), &spaces(), VolumeId([id; 16])) {
+        Ok(Creation::Fresh(volume)) => {
+            state.apply(&Change::PutVolume(volume.clone()));
+            volume
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn initiator(name: &str) -> Access {
+    Access::from_parts(vec![name.into()], None, None).expect("legal")
+}
+
+#[test]
+fn a_fresh_volume_may_be_created_and_begins_with_epoch_one() {
+    let volume = add(&mut state(), "a", 1);
+    assert_eq!(volume.epoch, Epoch(1));
+    assert_eq!(volume.store, STORE);
+    assert!(!volume.created);
+    assert!(!volume.deleting);
+}
+
+#[test]
+fn the_same_request_finds_the_volume_and_another_one_conflicts() {
+    let mut state = state();
+    let id = add(&mut state, "a", 1).id;
+    let again = |request: &NewVolume| state.create(request, &spaces(), VolumeId([9; 16]));
+    assert_eq!(again(&wanted("a", GIB)), Ok(Creation::Existing(id)));
+    let mut on_store = wanted("a", GIB);
+    on_store.store = Some(STORE);
+    assert_eq!(again(&on_store), Ok(Creation::Existing(id)));
+    on_store.store = Some(StoreId([8; 16]));
+    let mut other_access = wanted("a", GIB);
+    other_access.access = Some(initiator("iqn.x:1"));
+    for request in [wanted("a", 2 * GIB), on_store, other_access] {
+        let refusal = again(&request).expect_err("a conflict");
+        assert_eq!(refusal.kind, RefusalKind::Exists, "{refusal}");
+    }
+}
+
+#[test]
+fn the_same_request_is_answered_even_when_no_store_is_connected() {
+    let mut state = state();
+    let id = add(&mut state, "a", 1).id;
+    let found = state.create(&wanted("a", GIB), &[], VolumeId([9; 16]));
+    assert_eq!(found, Ok(Creation::Existing(id)));
+}
+
+#[test]
+fn sizes_are_checked_at_their_edges() {
+    let sizes = [
+        (VOLUME_BYTES_MIN, true),
+        (VOLUME_BYTES_MIN - 4096, false),
+        (VOLUME_BYTES_MAX, true),
+        (VOLUME_BYTES_MAX + 4096, false),
+        (GIB + 1, false),
+        (GIB + 512, false),
+        (0, false),
+        (u64::MAX, false),
+    ];
+    for (bytes, legal) in sizes {
+        let result = state().create(&wanted("a", bytes), &spaces(), VolumeId([1; 16]));
+        assert_eq!(result.is_ok(), legal, "{bytes}: {result:?}");
+    }
+}
+
+#[test]
+fn access_is_replaced_once() {
+    let mut state = state();
+    let before = add(&mut state, "a", 1);
+    let changed = state.set_access(&before.name, initiator("iqn.x:1"));
+    let changed = changed.expect("found").expect("changed");
+    assert!(changed.revision > before.revision);
+    state.apply(&Change::PutVolume(changed));
+    assert_eq!(
+        state.set_access(&before.name, initiator("iqn.x:1")),
+        Ok(None)
+    );
+}
+
+#[test]
+fn a_volume_that_is_being_deleted_takes_no_changes_and_keeps_its_name() {
+    let mut state = state();
+    let name = add(&mut state, "a", 1).name;
+    let doomed = state.delete(&name).expect("found").expect("changed");
+    state.apply(&Change::PutVolume(doomed));
+    assert_eq!(state.delete(&name), Ok(None));
+    let access = state
+        .set_access(&name, initiator("iqn.x:1"))
+        .expect_err("refused");
+    let create = state.create(&wanted("a", GIB), &spaces(), VolumeId([9; 16]));
+    let create = create.expect_err("refused");
+    assert_eq!(access.kind, RefusalKind::Precondition);
+    assert_eq!(create.kind, RefusalKind::Precondition);
+}
+
+#[test]
+fn only_a_volume_that_is_being_deleted_can_be_buried() {
+    let mut state = state();
+    let volume = add(&mut state, "a", 1);
+    assert!(state.confirm_removed(volume.id, 5).is_empty());
+    let doomed = state.delete(&volume.name).expect("found").expect("changed");
+    state.apply(&Change::PutVolume(doomed));
+    for change in state.confirm_removed(volume.id, 5) {
+        state.apply(&change);
+    }
+    assert!(state.volumes.is_empty());
+    assert!(state.tombstones.contains_key(&volume.id));
+    assert!(state.confirm_removed(volume.id, 6).is_empty());
+    let unknown = state.delete(&volume.name).expect_err("gone");
+    assert_eq!(unknown.kind, RefusalKind::NotFound);
+}
+
+#[test]
+fn the_first_confirmation_is_the_only_one() {
+    let mut state = state();
+    let volume = add(&mut state, "a", 1);
+    let confirmed = state.confirm_created(volume.id).expect("first");
+    assert!(confirmed.created);
+    state.apply(&Change::PutVolume(confirmed));
+    assert_eq!(state.confirm_created(volume.id), None);
+    assert_eq!(state.confirm_created(VolumeId([9; 16])), None);
+}
+
+#[test]
+fn the_oldest_tombstone_goes_when_there_are_too_many() {
+    let mut state = state();
+    for index in 0..crate::limits::TOMBSTONES_MAX as u64 {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&index.to_le_bytes());
+        state.apply(&Change::BuryVolume(Tombstone {
+            id: VolumeId(id),
+            name: String::new(),
+            at_ms: index + 1,
+        }));
+    }
+    let volume = add(&mut state, "a", 0xff);
+    let doomed = state.delete(&volume.name).expect("found").expect("changed");
+    state.apply(&Change::PutVolume(doomed));
+    let changes = state.confirm_removed(volume.id, u64::MAX);
+    assert_eq!(changes[0], Change::ForgetTombstone(VolumeId([0; 16])));
+    assert!(matches!(changes[1], Change::BuryVolume(_)));
+}
