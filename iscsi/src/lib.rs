@@ -20,4 +20,6 @@ pub mod request;
 pub mod scsi;
 mod session;
 pub mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;

@@ -431,3 +431,6 @@ fn read_names(pairs: &[text::Pair<'_>]) -> Result<Names, LoginStatus> {
     };
     Ok(Names { initiator, target })
 }
+
+#[cfg(test)]
+mod tests;
