@@ -7,7 +7,7 @@ use super::VolumeRecord;
 use super::entry::{ENTRY_BYTES, Entry};
 use super::page::{BODY_BYTES, PageError, PageRef};
 use crate::id::VolumeId;
-use crate::limits::ATTRIBUTES_BYTES_MAX;
+use crate::limits::{ATTRIBUTES_BYTES_MAX, BLOCK_BYTES, VOLUME_BYTES_MAX};
 use crate::lsn::{Epoch, Lsn};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -183,6 +183,7 @@ impl TableEntry {
         let length = self.attribute_bytes as usize;
         let pages = length.div_ceil(BODY_BYTES);
         length <= ATTRIBUTES_BYTES_MAX
+            && self.record.size_blocks <= VOLUME_BYTES_MAX / BLOCK_BYTES as u64
             && self.root_level <= super::nodes::LEVEL_MAX
             && (self.root != PageRef::default() || self.root_level == 0)
             && self

@@ -195,6 +195,10 @@ impl Loader {
         let range = counts_range(place, self.counted.len());
         let mut counts = vec![0; range.len()];
         body::decode_counts(page, &mut counts)?;
+        // A chunk is named once by a leaf, and a leaf is a page.
+        if counts.iter().any(|count| *count > self.map.slots.total()) {
+            return Err(PageError::Body);
+        }
         for (counted, count) in self.counted[range].iter_mut().zip(counts) {
             *counted = Some(count);
         }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod fuzz;
 mod golden;
 mod model;
 mod scale;

@@ -6,5 +6,6 @@
 pub mod crash;
 pub mod disk;
 pub mod driver;
+pub mod fuzz;
 pub mod oracle;
 pub mod workload;

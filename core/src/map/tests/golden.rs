@@ -14,7 +14,7 @@ fn sample() -> Disk {
     let (mut map, mut disk) = (Map::new(geometry(1500, 512)), Disk::default());
     let volume = map.create_volume(record(0x11)).unwrap();
     let doomed = map.create_volume(record(0x22)).unwrap();
-    map.set_volume(volume, 0x1234_5678_9abc, Epoch(5), Lsn(77));
+    map.set_volume(volume, 0x1_2345_6789, Epoch(5), Lsn(77));
     map.set_attributes(volume, b"attributes of a volume");
     map.remove_volume(doomed);
     for (index, chunk) in [(3, 0x102), (60, 0x4ff)] {
@@ -118,11 +118,11 @@ fn volumes() {
     check(
         PageKind::Volumes,
         "
-        000: 48464d50 01000500 47fee5c0 07000000
+        000: 48464d50 01000500 1f3cd7db 07000000
         010: 07070707 07070707 07070707 07070707
         020: 00000000 00000000 04030201 00000000
         060: 11111111 11111111 11111111 11111111
-        070: bc9a7856 34120000 05000000 00000000
+        070: 89674523 01000000 05000000 00000000
         080: 4d000000 00000000 03000000 d344b855
         090: 01010000 16000000 04000000 6c0a47fd
         0e0: 22222222 22222222 22222222 22222222
@@ -137,10 +137,10 @@ fn volumes_interior() {
     check(
         PageKind::VolumesInterior,
         "
-        000: 48464d50 01000601 e7fe0f5e 08000000
+        000: 48464d50 01000601 708678ab 08000000
         010: 07070707 07070707 07070707 07070707
         020: 00000000 00000000 04030201 00000000
-        060: 08000000 47fee5c0 00000000 00000000
+        060: 08000000 1f3cd7db 00000000 00000000
         ",
     );
 }
@@ -163,5 +163,5 @@ fn attributes() {
 fn roots() {
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&sample().roots.encode());
-    assert_eq!(dump(&bytes), "000: 09000000 e7fe0f5e 07000000 6e571e77\n");
+    assert_eq!(dump(&bytes), "000: 09000000 708678ab 07000000 6e571e77\n");
 }
