@@ -146,6 +146,12 @@ fn execute(disk: &mut [u8], buffer: &mut Vec<u8>, request: &BlockRequest) -> Blo
             }
             found
         }
+        BlockRequest::OrWrite(range) => {
+            for (byte, given) in disk[place(range)].iter_mut().zip(buffer.iter()) {
+                *byte |= given;
+            }
+            None
+        }
         BlockRequest::Compare(range) => differs(&disk[place(range)], buffer),
         BlockRequest::CompareSame(range) => disk[place(range)]
             .chunks(buffer.len())

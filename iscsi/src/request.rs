@@ -32,6 +32,8 @@ pub enum BlockRequest {
     Flush,
     /// Atomically: when the range equals the first half of the task buffer, store the second half.
     CompareAndWrite(ByteRange),
+    /// Atomically: store the bitwise OR of the range and the task buffer.
+    OrWrite(ByteRange),
     /// Read the range from the disk and check it, transfer nothing.
     Verify(ByteRange),
     /// Compare the range with the task buffer.

@@ -30,6 +30,7 @@ pub(crate) fn request(
         Command::Read(range) => on(range, BlockRequest::Read),
         Command::Write(range) => on(range, BlockRequest::Write),
         Command::WriteAndVerify(range) => on(range, BlockRequest::WriteAndVerify),
+        Command::OrWrite(range) => on(range, BlockRequest::OrWrite),
         Command::CompareAndWrite(range) => on(range, BlockRequest::CompareAndWrite),
         Command::Prefetch(range) => on(range, BlockRequest::Prefetch),
         Command::Verify { range, check } => match check {
@@ -193,6 +194,7 @@ impl Command {
             Command::Write(_)
                 | Command::WriteAndVerify(_)
                 | Command::CompareAndWrite(_)
+                | Command::OrWrite(_)
                 | Command::WriteSame { .. }
                 | Command::Unmap { .. }
         )

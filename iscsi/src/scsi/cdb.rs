@@ -59,6 +59,15 @@ pub enum Command {
         /// Allocation length.
         allocation: usize,
     },
+    /// READ DEFECT DATA(10) and (12) (SBC-3 5.17, 5.18).
+    ReadDefectData {
+        /// Layout of the header.
+        form: DefectForm,
+        /// REQ_PLIST, REQ_GLIST and DEFECT LIST FORMAT.
+        lists: u8,
+        /// Allocation length.
+        allocation: usize,
+    },
     /// READ CAPACITY(10) (SBC-3 5.15).
     ReadCapacity10,
     /// READ CAPACITY(16) (SBC-3 5.16).
@@ -88,6 +97,8 @@ pub enum Command {
     },
     /// COMPARE AND WRITE (SBC-3 5.2).
     CompareAndWrite(ByteRange),
+    /// ORWRITE(16) (SBC-3 5.7).
+    OrWrite(ByteRange),
     /// WRITE SAME(10), (16) (SBC-3 5.42, 5.43).
     WriteSame {
         /// What is overwritten.
@@ -200,6 +211,15 @@ pub enum PageControl {
     Changeable,
     /// As after power on.
     Default,
+}
+
+/// Which of the two defect list headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefectForm {
+    /// Four bytes.
+    Ten,
+    /// Eight bytes.
+    Twelve,
 }
 
 /// BYTCHK of VERIFY (SBC-3 table 109).
@@ -324,6 +344,7 @@ impl Command {
             | Command::ReportLuns { allocation, .. }
             | Command::LogSense { allocation, .. }
             | Command::ReadCapacity16 { allocation }
+            | Command::ReadDefectData { allocation, .. }
             | Command::GetLbaStatus { allocation, .. }
             | Command::PersistentReserveIn { allocation, .. }
             | Command::ReportTargetPortGroups { allocation, .. }
@@ -339,7 +360,9 @@ impl Command {
                 0 => Transfer::None,
                 bytes => Transfer::PayloadToHost { bytes },
             },
-            Command::Write(range) | Command::WriteAndVerify(range) => payload(range.bytes),
+            Command::Write(range) | Command::WriteAndVerify(range) | Command::OrWrite(range) => {
+                payload(range.bytes)
+            }
             Command::CompareAndWrite(range) => payload(2 * range.bytes),
             Command::Verify { range, check } => match check {
                 ByteCheck::Medium => Transfer::None,

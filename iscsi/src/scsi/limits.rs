@@ -10,7 +10,10 @@ pub const UNMAP_BYTES_MAX: u64 = 512 << 20;
 pub const UNMAP_DESCRIPTORS_MAX: usize = 256;
 
 /// Bytes that one WRITE SAME command stores at most; keeps one command from being unbounded work.
-pub const WRITE_SAME_BYTES_MAX: u64 = 32 << 20;
+pub const WRITE_SAME_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes that one PRE-FETCH brings in at most.
+pub const PREFETCH_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes that one COMPARE AND WRITE compares at most: what fits one chunk stays atomic.
 pub const COMPARE_AND_WRITE_BYTES_MAX: u64 = CHUNK_BYTES as u64;

@@ -62,6 +62,7 @@ pub(crate) static ROWS: &[Row] = &[
     plain(&[0x2F, 0xF6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify),
     plain(&[0x34, 2, FF, FF, FF, FF, 0, FF, FF, 4], block::prefetch),
     plain(&[0x35, 2, FF, FF, FF, FF, 0, FF, FF, 4], block::synchronize_cache),
+    plain(&[0x37, 0, 0x1F, 0, 0, 0, 0, FF, FF, 4], block::read_defect_data10),
     plain(&[0x41, 0xFE, FF, FF, FF, FF, 0, FF, FF, 4], block::write_same),
     plain(&[0x42, 1, 0, 0, 0, 0, 0, FF, FF, 4], block::unmap),
     plain(&[0x4D, 1, FF, FF, 0, 0, 0, FF, FF, 4], primary::log_sense),
@@ -84,6 +85,7 @@ pub(crate) static ROWS: &[Row] = &[
     plain(&[0x88, 0xF8, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::read),
     plain(&[0x89, 0xF8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4], block::compare_and_write),
     plain(&[0x8A, 0xF8, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::write),
+    plain(&[0x8B, 0xF8, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::or_write),
     plain(&[0x8E, 0xF6, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::write_and_verify),
     plain(&[0x8F, 0xF6, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::verify),
     plain(&[0x90, 2, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::prefetch),
@@ -99,6 +101,7 @@ pub(crate) static ROWS: &[Row] = &[
     plain(&[0xAA, 0xF8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::write),
     plain(&[0xAE, 0xF6, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::write_and_verify),
     plain(&[0xAF, 0xF6, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4], block::verify),
+    plain(&[0xB7, 0x1F, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4], block::read_defect_data12),
 ];
 
 /// Bits of byte 1 that hold a service action.

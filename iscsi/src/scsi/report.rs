@@ -1,9 +1,9 @@
-//! Small reports: LUNs, target port groups, task management functions, log pages.
+//! Small reports: LUNs, target port groups, task management functions, defects, log pages.
 
 #[cfg(test)]
 mod tests;
 
-use crate::scsi::cdb::PortGroupFormat;
+use crate::scsi::cdb::{DefectForm, PortGroupFormat};
 use crate::scsi::nexus::TARGET_PORT;
 use crate::scsi::sense::Sense;
 use alloc::vec;
@@ -49,6 +49,15 @@ pub(crate) fn task_functions(extended: bool) -> Vec<u8> {
         data.extend([0; 12]);
     }
     data
+}
+
+/// READ DEFECT DATA (SBC-3 5.17.2, 5.18.2): the lists asked for, empty. A volume has no defects of
+/// its own; those of disks are not the host's to see.
+pub(crate) fn defects(form: DefectForm, lists: u8) -> Vec<u8> {
+    match form {
+        DefectForm::Ten => vec![0, lists, 0, 0],
+        DefectForm::Twelve => vec![0, lists, 0, 0, 0, 0, 0, 0],
+    }
 }
 
 /// LOG SENSE (SPC-4 7.3): the list of pages, and informational exceptions, of which there are none.

@@ -10,7 +10,7 @@ mod tests;
 use crate::request::{BlockRequest, BlockResponse, ByteRange};
 use crate::scsi::attention::{Attention, Attentions};
 use crate::scsi::block::{self, Answer};
-use crate::scsi::cdb::{self, Command, ModeForm};
+use crate::scsi::cdb::{self, Command, ModeForm, SameSource};
 use crate::scsi::geometry::{Geometry, LogicalBlock};
 use crate::scsi::mode::ModeState;
 use crate::scsi::nexus::{Lun, Nexus, NexusId};
@@ -201,6 +201,15 @@ impl LogicalUnit {
             Command::CompareAndWrite(_) if from_host_bytes != wanted => {
                 return Err(Sense::cdb_byte(13));
             }
+            // SBC-3 5.42: the data is one logical block. More is a host that means something else.
+            Command::WriteSame {
+                source: SameSource::Host,
+                ..
+            } if from_host_bytes != wanted => {
+                return Err(Sense::illegal(
+                    AdditionalSense::INVALID_FIELD_IN_INFORMATION_UNIT,
+                ));
+            }
             _ if from_host_bytes >= wanted => return Ok(accepted),
             Command::Write(range) if whole_blocks => Command::Write(cut(range)),
             Command::WriteAndVerify(range) if whole_blocks => Command::WriteAndVerify(cut(range)),
@@ -323,6 +332,11 @@ impl LogicalUnit {
             Command::ReadCapacity16 { allocation } => {
                 (capacity::read_capacity16(&self.geometry), allocation)
             }
+            Command::ReadDefectData {
+                form,
+                lists,
+                allocation,
+            } => (report::defects(form, lists), allocation),
             Command::PersistentReserveIn { report, allocation } => {
                 (self.reservations.report(report), allocation)
             }

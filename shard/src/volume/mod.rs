@@ -151,6 +151,7 @@ impl<D: Disk> Volume<D> {
             }
             BlockRequest::Flush => self.locks.barrier().await?,
             BlockRequest::CompareAndWrite(range) => self.compare_and_write(range, &task()).await?,
+            BlockRequest::OrWrite(range) => self.or_write(range, &task()).await?,
             BlockRequest::Verify(range) => self.verify(range).await?,
             BlockRequest::Compare(range) => self.compare(range, &task()).await?,
             BlockRequest::CompareSame(range) => self.compare_same(range, &task()).await?,

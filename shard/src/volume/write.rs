@@ -95,6 +95,21 @@ impl<D: Disk> Volume<D> {
         self.change(range, source).await
     }
 
+    /// Stores the bitwise OR of a range and the task buffer.
+    pub(super) async fn or_write(&self, range: ByteRange, task: &Rc<Buffer>) -> Result<(), Fault> {
+        let _held = self.locks.exclusive(covering(range)).await?;
+        let stored = self.read(range).await?;
+        let mut merged = vec![0; stored.len()];
+        stored.copy_to(&mut merged);
+        for (byte, given) in merged.iter_mut().zip(task.iter()) {
+            *byte |= given;
+        }
+        let source = |skip: usize, target: &mut [u8]| {
+            target.copy_from_slice(&merged[skip..skip + target.len()]);
+        };
+        self.change(range, source).await
+    }
+
     /// Replaces the bytes of a range by what `source(skip, target)` gives. The caller holds the
     /// covering blocks exclusively.
     async fn change(

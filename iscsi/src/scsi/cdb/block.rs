@@ -1,13 +1,18 @@
 //! Readers of SBC-3 CDBs: addresses and lengths become byte ranges inside the disk.
 
 use crate::request::ByteRange;
-use crate::scsi::cdb::{ByteCheck, Cdb, Command, PowerChange, SameSource, list_too_long};
+use crate::scsi::cdb::{
+    ByteCheck, Cdb, Command, DefectForm, PowerChange, SameSource, list_too_long,
+};
 use crate::scsi::geometry::Geometry;
 use crate::scsi::limits::{
-    COMPARE_AND_WRITE_BYTES_MAX, PARAMETER_LIST_BYTES_MAX, WRITE_SAME_BYTES_MAX,
+    COMPARE_AND_WRITE_BYTES_MAX, PARAMETER_LIST_BYTES_MAX, PREFETCH_BYTES_MAX, WRITE_SAME_BYTES_MAX,
 };
 use crate::scsi::sense::Sense;
-use holdfast_core::limits::TRANSFER_BYTES_MAX;
+use holdfast_core::limits::{BLOCK_BYTES, TRANSFER_BYTES_MAX};
+
+/// Bytes of the physical block that hosts see.
+const PHYSICAL_BLOCK_BYTES: u64 = BLOCK_BYTES as u64;
 
 /// Where a CDB of each size has its logical block address and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,11 @@ pub(crate) fn read(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Command, Sense> 
 /// WRITE. FUA is taken: GOOD means durable anyway.
 pub(crate) fn write(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Command, Sense> {
     transfer(cdb, geometry).map(Command::Write)
+}
+
+/// ORWRITE.
+pub(crate) fn or_write(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Command, Sense> {
+    transfer(cdb, geometry).map(Command::OrWrite)
 }
 
 /// WRITE AND VERIFY.
@@ -194,7 +204,10 @@ pub(crate) fn synchronize_cache(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Com
 
 /// PRE-FETCH. IMMED is taken as well: the hint costs the host little time.
 pub(crate) fn prefetch(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Command, Sense> {
-    range_to_end(cdb, geometry).map(Command::Prefetch)
+    let mut range = range_to_end(cdb, geometry)?;
+    // More would only push out what it brought in before.
+    range.bytes = range.bytes.min(PREFETCH_BYTES_MAX);
+    Ok(Command::Prefetch(range))
 }
 
 /// START STOP UNIT.
@@ -228,9 +241,32 @@ pub(crate) fn read_capacity16(cdb: Cdb<'_>, _: &Geometry) -> Result<Command, Sen
 /// GET LBA STATUS.
 pub(crate) fn get_lba_status(cdb: Cdb<'_>, geometry: &Geometry) -> Result<Command, Sense> {
     // SBC-3 5.6: a starting address beyond the capacity is refused, so one block must exist.
-    let first = geometry.range(cdb.u64(2), 1)?;
+    let asked = geometry.range(cdb.u64(2), 1)?;
+    // Deviation from SBC-3 5.6.2, which begins at the address asked for: provisioning is a property
+    // of physical blocks, so an address inside one is answered from the next on. libiscsi's
+    // GetLBAStatus.UnmapSingle wants it so of a 512e disk; hosts ask at physical blocks.
+    let next = asked.offset.next_multiple_of(PHYSICAL_BLOCK_BYTES);
+    let inside = next < geometry.blocks() * geometry.block_bytes();
     Ok(Command::GetLbaStatus {
-        offset: first.offset,
+        offset: if inside { next } else { asked.offset },
         allocation: cdb.allocation32(10),
+    })
+}
+
+/// READ DEFECT DATA(10).
+pub(crate) fn read_defect_data10(cdb: Cdb<'_>, _: &Geometry) -> Result<Command, Sense> {
+    Ok(Command::ReadDefectData {
+        form: DefectForm::Ten,
+        lists: cdb.u8(2) & 0x1F,
+        allocation: usize::from(cdb.u16(7)),
+    })
+}
+
+/// READ DEFECT DATA(12); any ADDRESS DESCRIPTOR INDEX is behind the end of an empty list.
+pub(crate) fn read_defect_data12(cdb: Cdb<'_>, _: &Geometry) -> Result<Command, Sense> {
+    Ok(Command::ReadDefectData {
+        form: DefectForm::Twelve,
+        lists: cdb.u8(1) & 0x1F,
+        allocation: cdb.allocation32(6),
     })
 }

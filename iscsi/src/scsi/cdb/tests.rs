@@ -235,6 +235,12 @@ fn provisioning_commands_keep_their_limits() {
             ten(0x41, 8, 1, 2),
             same(1, 2, SameSource::Host),
         ),
+        (
+            "orwrite",
+            sixteen(0x8B, 0x18, 1, 2),
+            Ok(Command::OrWrite(blocks(1, 2))),
+        ),
+        ("orprotect", sixteen(0x8B, 0x20, 1, 2), field(1, Some(7))),
         ("anchor", ten(0x41, 0x18, 1, 2), field(1, Some(4))),
         ("anchor alone", ten(0x41, 0x10, 1, 2), field(1, Some(4))),
         ("no number", ten(0x41, 0, 1, 0), field(7, None)),
@@ -245,13 +251,13 @@ fn provisioning_commands_keep_their_limits() {
             same(1, 2, SameSource::Zeros),
         ),
         (
-            "32 MiB",
-            sixteen(0x93, 0, 0, 65536),
-            same(0, 65536, SameSource::Host),
+            "16 MiB",
+            sixteen(0x93, 0, 0, 32768),
+            same(0, 32768, SameSource::Host),
         ),
         (
-            "32 MiB and a block",
-            sixteen(0x93, 0, 0, 65537),
+            "16 MiB and a block",
+            sixteen(0x93, 0, 0, 32769),
             field(10, None),
         ),
         ("wrprotect", sixteen(0x93, 0x20, 0, 1), field(1, Some(7))),
@@ -286,6 +292,14 @@ fn provisioning_commands_keep_their_limits() {
             }),
         ),
         (
+            "lba status inside a physical block",
+            sixteen(0x9E, 0x12, 9, 24),
+            Ok(Command::GetLbaStatus {
+                offset: 16 * 512,
+                allocation: 24,
+            }),
+        ),
+        (
             "lba status behind",
             sixteen(0x9E, 0x12, u64::from(LAST) + 1, 24),
             OUT_OF_RANGE,
@@ -305,6 +319,11 @@ fn provisioning_commands_keep_their_limits() {
             "prefetch to the end",
             sixteen(0x90, 0, u64::from(LAST), 0),
             Ok(Command::Prefetch(blocks(u64::from(LAST), 1))),
+        ),
+        (
+            "prefetch of all",
+            ten(0x34, 0, 0, 0),
+            Ok(Command::Prefetch(blocks(0, 32768))),
         ),
         (
             "stop",
@@ -422,7 +441,7 @@ fn primary_commands_read_their_fields() {
             cdb(&[0xA3, 0x0C, 4]),
             field(2, Some(2)),
         ),
-        ("orwrite", cdb(&[0x8B]), Err((0x20, 0x00, None))),
+        ("write atomic", cdb(&[0x9C]), Err((0x20, 0x00, None))),
         ("extended copy", cdb(&[0x83]), Err((0x20, 0x00, None))),
         ("sanitize", cdb(&[0x48]), Err((0x20, 0x00, None))),
         ("prevent removal", cdb(&[0x1E]), Err((0x20, 0x00, None))),

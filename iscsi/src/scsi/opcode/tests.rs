@@ -83,9 +83,9 @@ fn one_command_is_reported_with_its_usage() {
     assert_eq!(capacity[..6], [0, 3, 0, 16, 0x9E, 0x10]);
     let unknown = vec![0, 1, 0, 0];
     for question in [
-        OpcodeQuestion::Code(0x8B),
+        OpcodeQuestion::Code(0x9C),
         OpcodeQuestion::CodeAndAction(0x9E, 0x1F),
-        OpcodeQuestion::CodeAndAction(0x8B, 0),
+        OpcodeQuestion::CodeAndAction(0x9C, 0),
         OpcodeQuestion::Either(0x28, 1),
     ] {
         assert_eq!(report(question, false), Ok(unknown.clone()), "{question:?}");

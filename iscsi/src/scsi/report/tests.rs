@@ -1,7 +1,7 @@
 //! Golden bytes of the small reports.
 
-use super::{log_page, luns, target_port_groups, task_functions};
-use crate::scsi::cdb::PortGroupFormat;
+use super::{defects, log_page, luns, target_port_groups, task_functions};
+use crate::scsi::cdb::{DefectForm, PortGroupFormat};
 
 #[test]
 fn there_is_one_unit() {
@@ -36,4 +36,13 @@ fn log_pages_have_exact_lengths() {
     }
     assert!(log_page(0x0D, 0).is_err());
     assert!(log_page(0x2F, 1).is_err());
+}
+
+#[test]
+fn defect_lists_are_empty() {
+    assert_eq!(defects(DefectForm::Ten, 0x1D), [0, 0x1D, 0, 0]);
+    assert_eq!(
+        defects(DefectForm::Twelve, 0x08),
+        [0, 0x08, 0, 0, 0, 0, 0, 0]
+    );
 }

@@ -39,6 +39,7 @@ impl Command {
             Command::TestUnitReady => Access::Ready,
             Command::ModeSense(_)
             | Command::GetLbaStatus { .. }
+            | Command::ReadDefectData { .. }
             | Command::Read(_)
             | Command::Verify { .. }
             | Command::Prefetch(_)
@@ -48,6 +49,7 @@ impl Command {
             | Command::Write(_)
             | Command::WriteAndVerify(_)
             | Command::CompareAndWrite(_)
+            | Command::OrWrite(_)
             | Command::WriteSame { .. }
             | Command::Unmap { .. }
             | Command::SynchronizeCache { .. }

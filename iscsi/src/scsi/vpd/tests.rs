@@ -84,7 +84,7 @@ fn block_limits_count_in_logical_blocks() {
         assert_eq!(u32_at(24), 256);
         assert_eq!(u32_at(28), 16 * scale); // 64 KiB
         assert_eq!(u32_at(32), 0x8000_0000);
-        assert_eq!((u32_at(36), u32_at(40)), (0, 8192 * scale)); // 32 MiB
+        assert_eq!((u32_at(36), u32_at(40)), (0, 4096 * scale)); // 16 MiB
     }
 }
 

@@ -37,7 +37,7 @@ async fn step(rig: &Rig, model: &mut [u8], random: &mut Random) {
         .map(|i| fill.wrapping_add(u8::try_from(i / SECTOR % 256).expect("a byte")))
         .collect();
     let old = &mut model[at(offset)..at(offset + bytes)];
-    let kind = random.below(8);
+    let kind = random.below(9);
     let (request, task) = match kind {
         0 | 1 => {
             old.copy_from_slice(&data);
@@ -62,6 +62,12 @@ async fn step(rig: &Rig, model: &mut [u8], random: &mut Random) {
             (BlockRequest::CompareAndWrite(area), both)
         }
         6 => (BlockRequest::Compare(area), old.to_vec()),
+        7 => {
+            for (byte, given) in old.iter_mut().zip(&data) {
+                *byte |= given;
+            }
+            (BlockRequest::OrWrite(area), data)
+        }
         _ => {
             let read = rig.read(offset, bytes).await.expect("readable");
             assert!(read == *old, "read at {offset}+{bytes}");
