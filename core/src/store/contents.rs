@@ -252,13 +252,11 @@ impl<T> Contents<T> {
 
     /// These blocks are zeros. Cost: the mapped chunks of the range.
     pub(super) fn commit_unmap(&mut self, id: VolumeId, range: BlockRange, version: Version) {
-        let volume = self
-            .volumes
-            .get_mut(&id)
-            .expect("committed before its removal");
         let last = Block(range.end().0 - 1).chunk();
         let mut next = Some(range.first.chunk());
         while let Some(from) = next {
+            let volume = self.volumes.get_mut(&id);
+            let volume = volume.expect("committed before its removal");
             let end = ChunkIndex(last.0 + 1);
             let mapped = volume
                 .slot
@@ -272,7 +270,19 @@ impl<T> Contents<T> {
                 return;
             };
             unmap_chunk(volume, &self.map, chunk, range, version);
+            self.drop_unwanted_reserve(id, chunk);
             next = (chunk < last).then_some(ChunkIndex(chunk.0 + 1));
+        }
+    }
+
+    /// A chunk that needs no place any more gives its reservation back in the frame that says so, not
+    /// when it is flushed: else a crash before that flush is durable would find it promised twice, to
+    /// this chunk when its records are replayed and to one admitted since.
+    fn drop_unwanted_reserve(&mut self, id: VolumeId, chunk: ChunkIndex) {
+        let overlay = self.overlay(id, chunk);
+        if !overlay.wants_place() && overlay.reserve == Reserve::Held {
+            overlay.reserve = Reserve::None;
+            self.map.unreserve_chunk();
         }
     }
 

@@ -4,7 +4,8 @@
 //! Goal: I1, I10, I12 after any power cut, also one during or shortly after recovery. Method: a seeded
 //! workload; at a crash point all subsets of the pending writes when they are few (or a sample of
 //! them), else prefixes, all but one, only one, random ones; the last kept write whole, torn at
-//! 512 bytes or 4 KiB, or with garbage at its end.
+//! 512 bytes or 4 KiB, or with garbage at its end. A workload ends with a count of its space and on a
+//! disk whose write or sync fails.
 
 use super::disk::{Image, Torn};
 use super::workload::{Knowledge, World, shape};
@@ -41,6 +42,9 @@ pub fn examine(seed: u64, images_max: u64) -> u64 {
     }
     world.finish();
     world.verify();
+    world.check_space();
+    world.fail();
+    examiner.crash_point(&world, true);
     examiner.images
 }
 

@@ -173,6 +173,11 @@ impl Disk {
         }
     }
 
+    /// Whether completed writes are durable.
+    pub fn is_write_through(&self) -> bool {
+        self.write_through
+    }
+
     /// What reads see.
     pub fn current(&self) -> &Image {
         &self.current
