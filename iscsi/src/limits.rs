@@ -66,10 +66,10 @@ pub const COMMAND_WINDOW: u32 = 256;
 /// Immediate commands of one session that may be outstanding beside the window.
 pub const IMMEDIATE_COMMANDS_MAX: usize = 16;
 
-/// Bytes of task buffers of one session: a queue of 32 commands of 4 MiB, or 256 of 512 KiB.
+/// Bytes of task buffers of one session: a queue of 16 writes of 4 MiB, or 256 of 256 KiB.
 ///
-/// Reached: further commands end with TASK SET FULL, which hosts repeat.
-pub const SESSION_BUFFER_BYTES_MAX: usize = 128 << 20;
+/// Reached: further writes end with TASK SET FULL, which hosts repeat. The driver may set less.
+pub const SESSION_BUFFER_BYTES_MAX: usize = 64 << 20;
 
 /// R2Ts of one task that may be outstanding (MaxOutstandingR2T).
 pub const OUTSTANDING_R2T_MAX: u32 = 16;

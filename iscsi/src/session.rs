@@ -560,3 +560,6 @@ fn task_segment(task: TaskTag, at: u32, need: u32, bytes: usize) -> Segment {
         excess: bytes - kept,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! Login as a host sees it: rules of keys, refusals, proofs, bounds.
+
 use crate::access::{Access, Credentials};
 use crate::effect::CloseReason;
 use crate::limits::LOGIN_TIME_MAX;

@@ -134,7 +134,9 @@ impl Task {
                 let offered = if self.write { self.expected_bytes } else { 0 };
                 Residual::of(offered, bytes)
             }
-            _ if self.read || self.write => Residual::of(self.expected_bytes, produced),
+            _ if self.read => Residual::of(self.expected_bytes, produced),
+            // The host offers data that the command does not take.
+            _ if self.write => Residual::of(self.expected_bytes, 0),
             _ => Residual::of(0, produced),
         }
     }

@@ -1,3 +1,5 @@
+//! What text is, what it is not, and where its bounds are.
+
 use super::{TextError, Writer, binary, decode, number, to_hexadecimal};
 use alloc::format;
 use alloc::string::String;

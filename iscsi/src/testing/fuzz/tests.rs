@@ -1,3 +1,5 @@
+//! Seeded runs of the fuzz bodies; `HOLDFAST_FUZZ_SEED` and `HOLDFAST_FUZZ_ROUNDS` make them other or longer.
+
 use super::{login, session, text};
 use alloc::vec::Vec;
 use std::env;
