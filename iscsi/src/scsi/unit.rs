@@ -144,8 +144,11 @@ impl LogicalUnit {
         }
     }
 
-    /// The volume has another size now.
+    /// The volume has this size now; nobody is told when that is the size it had.
     pub fn capacity_changed(&mut self, capacity_bytes: u64) {
+        if capacity_bytes == self.config.capacity_bytes {
+            return;
+        }
         self.config.capacity_bytes = capacity_bytes;
         self.geometry = Geometry::new(capacity_bytes, self.config.block);
         for state in self.nexuses.values_mut() {

@@ -181,6 +181,8 @@ fn changes_are_told_to_the_others() {
         assert_eq!(code(&run(&mut unit, id, READY, &[])), (0x2A, 0x09));
     }
     assert_eq!(unit.geometry().blocks(), 4 << 20);
+    unit.capacity_changed(2 << 30);
+    assert_eq!(run(&mut unit, a, READY, &[]).status, Status::Good);
 }
 
 #[test]
