@@ -149,6 +149,8 @@ struct Link {
     report: Report,
     tasks: BTreeMap<VolumeId, Task>,
     unknown: BTreeSet<VolumeId>,
+    /// Stores that the last report has and the one before had not.
+    returned: BTreeSet<StoreId>,
 }
 
 /// See the module's head.
@@ -280,6 +282,7 @@ impl Reconciler {
             report: Report::default(),
             tasks: BTreeMap::new(),
             unknown: BTreeSet::new(),
+            returned: BTreeSet::new(),
         });
         self.on_report(report, effects);
     }
@@ -295,6 +298,13 @@ impl Reconciler {
         let Some(link) = &mut self.link else {
             return; // A late message of a link that is closed.
         };
+        let serving = |report: &Report| -> BTreeSet<StoreId> {
+            let serving = report.stores.iter().filter(|store| store.failed.is_empty());
+            serving.filter_map(|store| store.id).collect()
+        };
+        // Orders that an absent store refused are given again as soon as it is back.
+        let (now, before) = (serving(&report), serving(&link.report));
+        link.returned = now.difference(&before).copied().collect();
         for store in &report.stores {
             let before = link.report.stores.iter().find(|old| old.path == store.path);
             let failed_before = before.map_or("", |old| old.failed.as_str());
@@ -369,7 +379,12 @@ impl Reconciler {
             {
                 effects.push(Effect::Created(volume.id)); // Its reply was lost.
             }
-            if in_flight < ORDERS_IN_FLIGHT_MAX && link.is_due(now, volume) {
+            if link.returned.contains(&volume.store) {
+                link.tasks.remove(&volume.id);
+            }
+            // A store that opens later is told then, at once; a refusal now would only delay it.
+            let possible = volume.deleting || link.serves(volume.store);
+            if possible && in_flight < ORDERS_IN_FLIGHT_MAX && link.is_due(now, volume) {
                 self.last_request += 1;
                 in_flight += 1;
                 link.start(
@@ -382,6 +397,7 @@ impl Reconciler {
                 effects.push(Effect::Send(self.last_request, order(volume)));
             }
         }
+        link.returned.clear();
         let risen: Vec<VolumeId> = link.risen(now, desired).collect();
         for id in risen
             .into_iter()
@@ -398,6 +414,11 @@ impl Reconciler {
 }
 
 impl Link {
+    fn serves(&self, id: StoreId) -> bool {
+        let serves = |store: &StoreReport| store.id == Some(id) && store.failed.is_empty();
+        self.report.stores.iter().any(serves)
+    }
+
     fn in_flight(&self) -> usize {
         let sent = |task: &&Task| matches!(task.progress, Progress::Sent { .. });
         self.tasks.values().filter(sent).count()

@@ -192,8 +192,15 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     table.set_content_arrangement(arrangement);
     table.set_header(head.to_vec());
     table.add_rows(rows);
-    let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");
-    lines.collect()
+    // The style pads each cell by a blank on both sides.
+    let bare = |line: String| {
+        line.strip_prefix(' ')
+            .unwrap_or(&line)
+            .trim_end()
+            .to_owned()
+            + "\n"
+    };
+    table.lines().map(bare).collect()
 }
 
 fn volume_json(volume: &proto::Volume) -> VolumeJson<'_> {

@@ -304,6 +304,19 @@ fn a_failed_store_is_the_reason_of_its_volumes() {
 }
 
 #[test]
+fn a_store_that_opens_later_gets_its_orders_at_once() {
+    let mut bench = Bench::with_volume(true);
+    assert!(sends(&bench.connect(Report::default())).is_empty());
+    let mut failed = report(&[]);
+    failed.stores[0].failed = "still recovering".into();
+    assert!(sends(&bench.step(Event::Reported(failed.clone()))).is_empty());
+    let (request, _) = assigned(&bench.step(Event::Reported(report(&[]))));
+    bench.step(Event::Answered(request, Answer::Later("busy".into())));
+    bench.step(Event::Reported(failed));
+    assigned(&bench.step(Event::Reported(report(&[]))));
+}
+
+#[test]
 fn orders_in_flight_are_bounded_and_all_are_given_in_the_end() {
     let mut bench = Bench::with_volume(true);
     for byte in 2..=200 {

@@ -1,1 +1,202 @@
-//! Tests.
+//! gRPC end to end, in this process: client, service, master, agent, scripted volume server.
+
+use crate::agent::tests::{Control, Server};
+use crate::proto::control_client::ControlClient;
+use crate::proto::{self, VolumeState};
+use holdfast_core::id::VolumeId;
+use holdfast_core::link;
+use std::str::FromStr;
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic::transport::server::TcpIncoming;
+
+const GIB: u64 = 1 << 30;
+
+async fn serve(control: &Control) -> (ControlClient<Channel>, Channel) {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+    let address = incoming.local_addr().expect("bound");
+    let stopped = control.handle.clone();
+    let stop = async move { stopped.stopped().await };
+    tokio::spawn(super::serve(incoming, control.handle.clone(), stop));
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    let channel = endpoint.connect().await.expect("connected");
+    (ControlClient::new(channel.clone()), channel)
+}
+
+fn wanted(name: &str, size_bytes: u64) -> proto::CreateVolumeRequest {
+    proto::CreateVolumeRequest {
+        name: name.into(),
+        size_bytes,
+        access: None,
+        store_id: String::new(),
+    }
+}
+
+/// Confirms one assignment and reports the volume as served.
+async fn accept(server: &mut Server) -> link::Assignment {
+    let (request, assignment) = server.assignment().await;
+    server.reply(request, link::ReplyCode::Ok).await;
+    let id = VolumeId::try_from(assignment.volume_id.as_slice()).expect("16 bytes");
+    server.report(&[(id, assignment.epoch)]).await;
+    assignment
+}
+
+#[tokio::test]
+async fn a_volume_lives_from_create_to_status() {
+    let control = Control::start();
+    let (mut client, _) = serve(&control).await;
+    let mut server = Server::connect(&control, &[]).await;
+    let mut second = client.clone();
+    let creating = tokio::spawn(async move { second.create_volume(wanted("a", GIB)).await });
+    accept(&mut server).await;
+    let volume = creating
+        .await
+        .expect("no panic")
+        .expect("created")
+        .into_inner();
+    assert_eq!(volume.state(), VolumeState::Serving);
+    assert_eq!(volume.iqn, "iqn.2026-11.io.holdfast:a");
+    assert_eq!(volume.portals, ["127.0.0.1:3260"]);
+    assert!(VolumeId::from_str(&volume.id).is_ok());
+    let again = client
+        .create_volume(wanted("a", GIB))
+        .await
+        .expect("the same")
+        .into_inner();
+    assert_eq!(again.id, volume.id);
+    let other = client
+        .create_volume(wanted("a", 2 * GIB))
+        .await
+        .expect_err("a conflict");
+    assert_eq!(other.code(), Code::AlreadyExists);
+    let listed = client
+        .list_volumes(proto::ListVolumesRequest {})
+        .await
+        .expect("listed");
+    assert_eq!(listed.into_inner().volumes.len(), 1);
+    let nodes = client
+        .list_nodes(proto::ListNodesRequest {})
+        .await
+        .expect("listed");
+    let node = &nodes.into_inner().nodes[0];
+    assert!(node.connected);
+    assert_eq!(node.stores[0].promised_bytes, GIB);
+    let events = client
+        .list_events(proto::ListEventsRequest {})
+        .await
+        .expect("listed");
+    let events = events.into_inner().events;
+    assert!(
+        events
+            .iter()
+            .any(|event| event.what.starts_with("create volume a"))
+    );
+    control.end().await;
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_are_refused_with_their_code() {
+    let control = Control::start();
+    let (mut client, _) = serve(&control).await;
+    let cases = [
+        (wanted("A", GIB), Code::InvalidArgument),
+        (wanted("a", GIB + 1), Code::InvalidArgument),
+        (wanted("a", GIB), Code::Unavailable),
+    ];
+    for (request, code) in cases {
+        let status = client.create_volume(request).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{status}");
+    }
+    let name = || "a".to_owned();
+    let get = client
+        .get_volume(proto::GetVolumeRequest { name: name() })
+        .await;
+    let delete = client
+        .delete_volume(proto::DeleteVolumeRequest { name: name() })
+        .await;
+    let access = proto::SetVolumeAccessRequest {
+        name: name(),
+        access: None,
+    };
+    let access = client.set_volume_access(access).await;
+    assert_eq!(get.expect_err("unknown").code(), Code::NotFound);
+    assert_eq!(delete.expect_err("unknown").code(), Code::NotFound);
+    assert_eq!(access.expect_err("unknown").code(), Code::NotFound);
+    control.end().await;
+}
+
+#[tokio::test]
+async fn a_volume_for_which_there_is_no_room_leaves_nothing_behind() {
+    let control = Control::start();
+    let (mut client, _) = serve(&control).await;
+    let mut server = Server::connect(&control, &[]).await;
+    let mut second = client.clone();
+    let creating = tokio::spawn(async move { second.create_volume(wanted("a", GIB)).await });
+    let (request, _) = server.assignment().await;
+    server.reply(request, link::ReplyCode::NoSpace).await;
+    let status = creating.await.expect("no panic").expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "as scripted");
+    server.confirm_removal().await;
+    control.until(|view| view.volumes.is_empty()).await;
+    let gone = client.get_volume(proto::GetVolumeRequest { name: "a".into() });
+    assert_eq!(gone.await.expect_err("undone").code(), Code::NotFound);
+    control.end().await;
+}
+
+#[tokio::test]
+async fn access_reaches_the_volume_server_and_secrets_do_not_come_back() {
+    let control = Control::start();
+    let (mut client, _) = serve(&control).await;
+    let mut server = Server::connect(&control, &[]).await;
+    let mut second = client.clone();
+    let creating = tokio::spawn(async move { second.create_volume(wanted("a", GIB)).await });
+    accept(&mut server).await;
+    creating.await.expect("no panic").expect("created");
+    let request = |secret: &[u8]| proto::SetVolumeAccessRequest {
+        name: "a".into(),
+        access: Some(proto::Access {
+            initiators: vec!["iqn.x:1".into()],
+            chap: Some(proto::Chap {
+                user: "h".into(),
+                secret: secret.to_vec(),
+            }),
+            mutual: None,
+        }),
+    };
+    let short = client
+        .set_volume_access(request(b"short"))
+        .await
+        .expect_err("refused");
+    assert_eq!(short.code(), Code::InvalidArgument);
+    let changing =
+        tokio::spawn(async move { client.set_volume_access(request(b"twelve bytes")).await });
+    let assignment = accept(&mut server).await;
+    let access = assignment.access.expect("always given");
+    assert_eq!(access.chap_secret, b"twelve bytes");
+    assert!(!assignment.create);
+    let volume = changing
+        .await
+        .expect("no panic")
+        .expect("changed")
+        .into_inner();
+    assert_eq!(volume.chap_user, "h");
+    assert!(!format!("{volume:?}").contains("twelve"));
+    control.end().await;
+}
+
+#[tokio::test]
+async fn health_says_serving() {
+    let control = Control::start();
+    let (_, channel) = serve(&control).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest {
+        service: "holdfast.v1.Control".into(),
+    };
+    let answer = health.check(request).await.expect("answered").into_inner();
+    assert_eq!(
+        answer.status(),
+        tonic_health::pb::health_check_response::ServingStatus::Serving
+    );
+    control.end().await;
+}

@@ -1,1 +1,83 @@
-//! Tests.
+//! The stable forms of output.
+
+use super::{nodes, utc, volume, volumes};
+use crate::proto;
+
+fn example() -> proto::Volume {
+    proto::Volume {
+        name: "a".into(),
+        id: "i".into(),
+        size_bytes: 1 << 30,
+        used_bytes: 1 << 20,
+        epoch: 1,
+        state: proto::VolumeState::Serving.into(),
+        reason: String::new(),
+        iqn: "iqn.2026-11.io.holdfast:a".into(),
+        lun: 0,
+        portals: vec!["127.0.0.1:3260".into()],
+        store_id: "s".into(),
+        sessions: 2,
+        initiators: vec![],
+        chap_user: String::new(),
+        mutual_user: String::new(),
+    }
+}
+
+#[test]
+fn a_volume_as_json() {
+    let value: serde_json::Value = serde_json::from_str(&volume(&example(), true)).expect("JSON");
+    let expected = serde_json::json!({
+        "name": "a", "id": "i", "size_bytes": 1_073_741_824, "used_bytes": 1_048_576, "epoch": 1,
+        "state": "serving", "iqn": "iqn.2026-11.io.holdfast:a", "lun": 0,
+        "portals": ["127.0.0.1:3260"], "store_id": "s", "sessions": 2, "reason": "",
+        "initiators": [], "chap_user": "", "mutual_user": "",
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
+fn a_list_without_volumes_is_an_empty_list() {
+    let reply = proto::ListVolumesReply { volumes: vec![] };
+    assert_eq!(volumes(&reply, true), "[]\n");
+}
+
+#[test]
+fn a_table_has_one_line_per_volume_and_no_box() {
+    let reply = proto::ListVolumesReply {
+        volumes: vec![example(), example()],
+    };
+    let text = volumes(&reply, false);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(
+        text.lines().skip(1).all(|line| line.contains("1GiB")),
+        "{text}"
+    );
+    assert!(text.is_ascii() && !text.contains(['|', '+']), "{text}");
+}
+
+#[test]
+fn a_node_without_volume_server_is_offline() {
+    let reply = proto::ListNodesReply {
+        cluster_id: "c".into(),
+        nodes: vec![proto::Node {
+            id: "n".into(),
+            ..Default::default()
+        }],
+    };
+    let value: serde_json::Value = serde_json::from_str(&nodes(&reply, true)).expect("JSON");
+    assert_eq!(value[0]["state"], "offline");
+    assert_eq!(value[0]["stores"], serde_json::json!([]));
+}
+
+#[test]
+fn times_are_of_the_calendar() {
+    for (at_ms, text) in [
+        (0, "1970-01-01 00:00:00"),
+        (951_782_400_000, "2000-02-29 00:00:00"),
+        (1_709_251_199_999, "2024-02-29 23:59:59"),
+        (1_798_761_600_000, "2027-01-01 00:00:00"),
+        (4_107_542_400_000, "2100-03-01 00:00:00"),
+    ] {
+        assert_eq!(utc(at_ms), text);
+    }
+}
