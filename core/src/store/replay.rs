@@ -79,13 +79,11 @@ impl<T> Contents<T> {
                 if chunk.0 > u64::MAX / 64 || !inside((chunk.0 + 1) * CHUNK_BLOCKS as u64) {
                     return Err(format!("chunk {} is out of range", chunk.0));
                 }
-                self.map.claim_chunk(*physical).map_err(|e| e.to_string())?;
                 let content = Content {
                     chunk: *physical,
                     checksums: *checksums,
                 };
-                self.commit_direct(id, *chunk, content, version);
-                self.restore_promises(id, *chunk)?;
+                self.replay_direct(id, *chunk, content, version)?;
             }
             RecordBody::Unmap(range) => {
                 let end = range.first.0.saturating_add(u64::from(range.count));
@@ -113,6 +111,19 @@ impl<T> Contents<T> {
             RecordBody::Create { .. } => unreachable!("handled above"),
         }
         Ok(())
+    }
+
+    fn replay_direct(
+        &mut self,
+        id: VolumeId,
+        chunk: ChunkIndex,
+        content: Content,
+        version: Version,
+    ) -> Result<(), String> {
+        let claimed = self.map.claim_chunk(content.chunk);
+        claimed.map_err(|error| error.to_string())?;
+        self.commit_direct(id, chunk, content, version);
+        self.restore_promises(id, chunk)
     }
 
     /// Takes the reservations again that admission took for this chunk.
