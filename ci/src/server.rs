@@ -208,13 +208,13 @@ impl Server {
         let output = dir.join("up.log");
         let data = dir.join("data");
         let mut words: Vec<OsString> = vec!["up".into(), "--no-build".into()];
-        words.extend(["--data".into(), data.into_os_string()]);
         words.extend(["--ready-file".into(), ready_file.clone().into_os_string()]);
         let ports = free_ports(2)?;
         for (flag, value) in [
             ("--portal", format!("127.0.0.1:{}", ports[0])),
             ("--control", format!("127.0.0.1:{}", ports[1])),
             ("--stores", "1".to_owned()),
+            ("--data", data.to_string_lossy().into_owned()),
         ] {
             if !args.contains(&flag) {
                 words.extend([flag.into(), value.into()]);

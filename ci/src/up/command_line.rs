@@ -40,7 +40,9 @@ impl CommandLine {
     pub(crate) fn stores_known(&mut self, count: usize) -> bool {
         let nodes = self.nodes().unwrap_or_default();
         let online = nodes.iter().any(|node| node["state"] == "online");
-        online && stores(&nodes).count() >= count
+        // Stores of an earlier run are listed as not connected until the volume server has opened them.
+        let reported = |store: &&Value| store["reason"] != "not connected";
+        online && stores(&nodes).filter(reported).count() >= count
     }
 
     /// One sentence for each store that does not serve.

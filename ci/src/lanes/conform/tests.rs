@@ -3,11 +3,12 @@
 use super::{Verdict, allowed, judge};
 use crate::tool::Output;
 
-fn said(code: i32, line: &str, failed: u32) -> Verdict {
+fn said(code: i32, line: &str, tests_failed: u32, asserts: u32) -> Verdict {
     let stdout = format!(
         "     CUnit - A unit testing framework\n{line}\nRun Summary:    Type  Total    Ran Passed Failed Inactive\n\
          \x20             suites      1      1    n/a      0        0\n\
-         \x20              tests      1      1      1      {failed}        0\n"
+         \x20              tests      1      1      1      {tests_failed}        0\n\
+         \x20            asserts     {asserts}     {asserts}     {asserts}      0      n/a\n"
     );
     judge(&Output {
         code: Some(code),
@@ -18,13 +19,15 @@ fn said(code: i32, line: &str, failed: u32) -> Verdict {
 
 #[test]
 fn a_pass_is_a_pass() {
-    assert_eq!(said(0, "", 0), Verdict::Passed);
+    assert_eq!(said(0, "", 0, 4), Verdict::Passed);
+    assert_eq!(said(0, "[FAILED] PRIN command", 0, 4), Verdict::Passed);
+    assert_eq!(said(0, "", 0, 0), Verdict::Passed);
 }
 
 #[test]
 fn a_skip_is_not_a_pass() {
     let line = "[SKIPPED] Multipath unavailable. Skipping test";
-    assert_eq!(said(0, line, 0), Verdict::Skipped(line.to_owned()));
+    assert_eq!(said(0, line, 0, 1), Verdict::Skipped(line.to_owned()));
 }
 
 #[test]
@@ -33,11 +36,12 @@ fn each_kind_of_failure_is_one() {
     assert!(failed(said(
         0,
         "    [FAILED] WRITESAME10 command failed",
+        0,
         0
     )));
-    assert!(failed(said(0, "", 1)));
-    assert!(failed(said(1, "", 0)));
-    assert!(failed(said(1, "[SKIPPED] something", 0)));
+    assert!(failed(said(0, "", 1, 4)));
+    assert!(failed(said(1, "", 0, 4)));
+    assert!(failed(said(1, "[SKIPPED] something", 0, 1)));
     let nothing = Output {
         code: Some(0),
         stdout: String::new(),

@@ -233,7 +233,11 @@ fn volume_life(context: &Context) -> Result<String, String> {
     )?;
     let code = |words: &[&str]| server.holdfast_raw(words).map(|output| output.code);
     server.holdfast(&["volume", "create", "b", "--size", "128MiB"])?;
-    let twice = code(&["volume", "create", "b", "--size", "128MiB"])?;
+    let same = code(&["volume", "create", "b", "--size", "128MiB"])?;
+    must(same == Some(0), || {
+        format!("a repeated create ended with {same:?}")
+    })?;
+    let twice = code(&["volume", "create", "b", "--size", "64MiB"])?;
     must(twice == Some(4), || {
         format!("a second create ended with {twice:?}")
     })?;
