@@ -87,14 +87,18 @@ pub fn order_to(request_id: u64, order: &Order) -> link::Message {
         Order::Remove(id) => link::Body::Remove(link::Removal {
             volume_id: id.0.to_vec(),
         }),
-        Order::Assign { volume, create } => link::Body::Assign(link::Assignment {
+        Order::Assign {
+            volume,
+            create,
+            portals,
+        } => link::Body::Assign(link::Assignment {
             volume_id: volume.id.0.to_vec(),
             name: volume.name.to_string(),
             size_bytes: volume.size_bytes,
             epoch: volume.epoch.0,
             store_id: volume.store.0.to_vec(),
             iqn: volume.name.iqn(),
-            advertised_portals: Vec::new(),
+            advertised_portals: portals.clone(),
             access: Some(link_access(&volume.access)),
             create: *create,
         }),

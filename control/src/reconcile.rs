@@ -11,6 +11,7 @@ use crate::registry::{State, Volume};
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::lsn::Epoch;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A store as its volume server reports it.
@@ -108,6 +109,8 @@ pub enum Order {
         volume: Box<Volume>,
         /// It may be created.
         create: bool,
+        /// Addresses to announce to hosts; empty: the one they came to.
+        portals: Vec<String>,
     },
     /// Stop serving it and free its space.
     Remove(VolumeId),
@@ -394,7 +397,8 @@ impl Reconciler {
                     volume.revision,
                     volume.deleting,
                 );
-                effects.push(Effect::Send(self.last_request, order(volume)));
+                let order = order(volume, &link.server.portals);
+                effects.push(Effect::Send(self.last_request, order));
             }
         }
         link.returned.clear();
@@ -520,14 +524,29 @@ impl Status {
     }
 }
 
-fn order(volume: &Volume) -> Order {
+fn order(volume: &Volume, portals: &[String]) -> Order {
     if volume.deleting {
         return Order::Remove(volume.id);
     }
     Order::Assign {
         volume: Box::new(volume.clone()),
         create: !volume.created,
+        portals: announced(portals),
     }
+}
+
+/// Every host learns every portal, so that it finds all its paths. A portal on all addresses has no
+/// address of its own to tell.
+fn announced(portals: &[String]) -> Vec<String> {
+    let address = |portal: &String| portal.parse::<SocketAddr>().ok();
+    let tellable = |at: SocketAddr| !at.ip().is_unspecified();
+    if portals
+        .iter()
+        .all(|portal| address(portal).is_some_and(tellable))
+    {
+        return portals.to_vec();
+    }
+    Vec::new()
 }
 
 #[cfg(test)]

@@ -317,6 +317,29 @@ fn a_store_that_opens_later_gets_its_orders_at_once() {
 }
 
 #[test]
+fn hosts_are_told_every_portal_that_has_an_address() {
+    let cases: [(&[&str], usize); 5] = [
+        (&[], 0),
+        (&["127.0.0.1:3260"], 1),
+        (&["127.0.0.1:3260", "[::1]:3260"], 2),
+        (&["127.0.0.1:3260", "0.0.0.0:3261"], 0),
+        (&["[::]:3260"], 0),
+    ];
+    for (portals, announced) in cases {
+        let mut bench = Bench::with_volume(true);
+        let server = Server {
+            pid: 1,
+            portals: portals.iter().map(|&portal| portal.to_owned()).collect(),
+        };
+        let effects = bench.step(Event::Connected(server, report(&[])));
+        match sends(&effects).as_slice() {
+            [(_, Order::Assign { portals, .. })] => assert_eq!(portals.len(), announced),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn orders_in_flight_are_bounded_and_all_are_given_in_the_end() {
     let mut bench = Bench::with_volume(true);
     for byte in 2..=200 {
