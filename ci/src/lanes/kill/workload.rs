@@ -152,6 +152,8 @@ pub(crate) struct Counts {
     pub(crate) reads_checked: u64,
     pub(crate) blocks_checked: u64,
     pub(crate) busy: u64,
+    /// Commands answered with a unit attention instead of being executed.
+    pub(crate) attentions: u64,
 }
 
 /// What came of an attempt to log in and read.
@@ -273,6 +275,14 @@ impl Driver {
             let first = reads
                 .remove(&completion.tag)
                 .ok_or("sweep: an unknown completion")?;
+            if is_unit_attention(&completion) {
+                // Nothing was read; a host asks again.
+                self.counts.attentions += 1;
+                let count = u64::from(SWEEP_SECTORS).min(end - first);
+                let tag = session.submit(scsi::read(sectors(first, count)));
+                reads.insert(tag.map_err(|error| format!("sweep: {error}"))?, first);
+                continue;
+            }
             let data = completion
                 .good()
                 .map_err(|what| format!("read at {first}: {what}"))?;
@@ -385,6 +395,10 @@ impl Driver {
             self.counts.busy += 1;
             return Ok(());
         }
+        if is_unit_attention(&completion) {
+            self.counts.attentions += 1;
+            return Ok(());
+        }
         let planned = done.planned;
         let data = completion
             .good()
@@ -429,12 +443,15 @@ fn read_ready(session: &mut Session, range: Sectors) -> Result<Vec<u8>, Error> {
         if completion.status == STATUS_GOOD {
             return Ok(completion.data);
         }
-        let unit_attention = completion.sense.is_some_and(|sense| sense.key == 6);
-        if !unit_attention || started.elapsed() > Duration::from_secs(2) {
+        if !is_unit_attention(&completion) || started.elapsed() > Duration::from_secs(2) {
             let what = completion.good().err().unwrap_or_default();
             return Err(Error::Protocol(format!("first read: {what}")));
         }
     }
+}
+
+fn is_unit_attention(completion: &Completion) -> bool {
+    completion.sense.is_some_and(|sense| sense.key == 6)
 }
 
 /// Whether the server went away, as it does when it is killed.
