@@ -11,6 +11,8 @@ use crate::oracle::{BLOCK_SECTORS, Content, Identity, Oracle};
 
 /// Blocks of one read of a sweep.
 const SWEEP_BLOCKS: u64 = 16;
+/// Blocks of one WRITE SAME: 4 MiB, the length limit that targets report.
+const WRITE_SAME_BLOCKS: usize = 1024;
 /// How long a volume may take until it serves.
 const SERVING_MAX: Duration = Duration::from_secs(20);
 
@@ -152,15 +154,18 @@ impl Disk {
             .map_err(|what| format!("unmap of block {first}: {what}"))
     }
 
-    /// Returns the space of blocks with WRITE SAME.
+    /// Returns the space of blocks with WRITE SAME, in commands as large as the target takes.
     pub(super) fn write_same_unmap(&mut self, first: u64, count: u64) -> Result<(), String> {
-        let sectors = run(first, count);
-        self.next_content();
-        let completion = self.change(sectors, Content::ZEROS, scsi::write_same_unmap(sectors))?;
-        completion
-            .good()
-            .map(drop)
-            .map_err(|what| format!("write same at block {first}: {what}"))
+        for start in (first..first + count).step_by(WRITE_SAME_BLOCKS) {
+            let sectors = run(start, (first + count - start).min(WRITE_SAME_BLOCKS as u64));
+            self.next_content();
+            let completion =
+                self.change(sectors, Content::ZEROS, scsi::write_same_unmap(sectors))?;
+            completion
+                .good()
+                .map_err(|what| format!("write same at block {start}: {what}"))?;
+        }
+        Ok(())
     }
 
     fn next_content(&mut self) -> Content {
