@@ -4,10 +4,10 @@
 //! frame one header allocation, one write and one sync. One frame is in flight; the next forms
 //! meanwhile (group commit).
 
+use super::checkpoint::Round;
 use super::contents::Contents;
 use super::flush::Job;
 use super::layout::Layout;
-use super::round::Round;
 use super::slab::Slab;
 use super::superblock::Superblock;
 use super::{

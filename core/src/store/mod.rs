@@ -12,6 +12,7 @@
 //! committed blocks that are still in the log. After a failed write or sync nothing succeeds any more.
 
 mod admit;
+mod checkpoint;
 mod commit;
 mod contents;
 mod flush;
@@ -23,7 +24,6 @@ pub mod machine;
 mod overlay;
 pub mod recovery;
 mod replay;
-mod round;
 mod slab;
 pub mod superblock;
 

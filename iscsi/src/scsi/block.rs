@@ -125,17 +125,7 @@ pub(crate) fn answer(
             }
             _ => Reply::status(Status::Good),
         }),
-        BlockResponse::Miscompare { offset } => {
-            let sense = Sense::new(
-                SenseKey::Miscompare,
-                AdditionalSense::MISCOMPARE_DURING_VERIFY,
-            );
-            Err(Answer::Check(match command {
-                // SBC-3 5.2: INFORMATION says where in the data.
-                Command::CompareAndWrite(_) => sense.with_information(*offset),
-                _ => sense,
-            }))
-        }
+        BlockResponse::Miscompare { offset } => Err(miscompare(command, *offset)),
         // SBC-3 4.20.1: INFORMATION is the first LBA in error.
         BlockResponse::MediumError { offset } => Err(Answer::Check(
             Sense::new(
@@ -175,6 +165,16 @@ pub(crate) fn answer(
             _ => Err(Answer::Busy),
         },
     }
+}
+
+fn miscompare(command: &Command, offset: u64) -> Answer {
+    let code = AdditionalSense::MISCOMPARE_DURING_VERIFY;
+    let sense = Sense::new(SenseKey::Miscompare, code);
+    Answer::Check(match command {
+        // SBC-3 5.2: INFORMATION says where in the data.
+        Command::CompareAndWrite(_) => sense.with_information(offset),
+        _ => sense,
+    })
 }
 
 /// How storage's answer ends a command that did not succeed.
