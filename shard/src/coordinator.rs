@@ -21,10 +21,14 @@ const REPORT_PERIOD: Duration = Duration::from_secs(1);
 /// How long the shards may take to log out hosts and to checkpoint.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
+/// Answer to what cannot be known before all stores are open.
+const OPENING: &str = "the stores are still being opened; try again";
+
 /// The routing state.
 pub(crate) struct Router {
     shards: Vec<ShardSender>,
-    reports: Vec<Report>,
+    /// The last report of each shard; `None` while it still opens its stores.
+    reports: Vec<Option<Report>>,
     portals: Vec<String>,
     link: Option<UnixStream>,
     welcomed: bool,
@@ -37,7 +41,7 @@ impl Router {
     /// A router for these shards.
     pub(crate) fn new(shards: Vec<ShardSender>, portals: Vec<String>) -> Self {
         Router {
-            reports: vec![Report::default(); shards.len()],
+            reports: vec![None; shards.len()],
             shards,
             portals,
             link: None,
@@ -75,8 +79,9 @@ impl Router {
     fn on_message(&mut self, message: ToCoordinator) {
         match message {
             ToCoordinator::Report(shard, report) => {
-                let changed = different(&self.reports[shard], &report);
-                self.reports[shard] = report;
+                let before = self.reports[shard].take();
+                let changed = before.is_none_or(|before| different(&before, &report));
+                self.reports[shard] = Some(report);
                 if changed {
                     self.send_report();
                 }
@@ -142,25 +147,38 @@ impl Router {
 
     fn assign(&mut self, id: u64, assignment: Assignment) {
         let has = |report: &Report| {
-            report
-                .stores
-                .iter()
-                .any(|s| s.store_id == assignment.store_id)
+            let mut stores = report.stores.iter();
+            stores.any(|store| store.store_id == assignment.store_id)
         };
-        let Some(shard) = self.reports.iter().position(has) else {
-            let reason = "no store with this id is served here";
-            return self.reply(id, refusal(ReplyCode::NotFound, reason));
-        };
-        self.hand(shard, ToShard::Assign(id, Box::new(assignment)), id);
+        match self.shard_with(has) {
+            Some(shard) => self.hand(shard, ToShard::Assign(id, Box::new(assignment)), id),
+            None if self.is_opening() => self.reply(id, refusal(ReplyCode::Busy, OPENING)),
+            None => {
+                let reason = "no store with this id is served here";
+                self.reply(id, refusal(ReplyCode::NotFound, reason));
+            }
+        }
     }
 
     fn remove(&mut self, id: u64, volume: VolumeId) {
         let has = |report: &Report| report.volumes.iter().any(|v| v.volume_id == volume.0);
-        match self.reports.iter().position(has) {
+        match self.shard_with(has) {
             Some(shard) => self.hand(shard, ToShard::Remove(id, volume), id),
+            // It may be in a store that is still being opened; to call it gone would keep it for ever.
+            None if self.is_opening() => self.reply(id, refusal(ReplyCode::Busy, OPENING)),
             // Gone is what was asked for.
             None => self.reply(id, Reply::default()),
         }
+    }
+
+    fn shard_with(&self, has: impl Fn(&Report) -> bool) -> Option<usize> {
+        let of_shard = |report: &Option<Report>| report.as_ref().is_some_and(&has);
+        self.reports.iter().position(of_shard)
+    }
+
+    /// Whether some shard has not told its stores yet.
+    fn is_opening(&self) -> bool {
+        self.reports.iter().any(Option::is_none)
     }
 
     fn hand(&mut self, shard: usize, message: ToShard, id: u64) {
@@ -185,7 +203,7 @@ impl Router {
 
     fn report(&self) -> Report {
         let mut whole = Report::default();
-        for report in &self.reports {
+        for report in self.reports.iter().flatten() {
             whole.stores.extend(report.stores.iter().cloned());
             whole.volumes.extend(report.volumes.iter().cloned());
         }
