@@ -87,7 +87,7 @@ check "fio verify on ext4" verify
 fill() { rm -f /mnt/v.* && dd if=/dev/urandom of=/mnt/big bs=1M count=96 2>/dev/null && sync; }
 check "fill for fstrim" fill
 echo "HOST used-before-trim"
-sleep 4
+sleep 8
 trim() { rm /mnt/big && sync && fstrim -v /mnt; }
 check "fstrim" trim
 sync
