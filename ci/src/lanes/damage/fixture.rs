@@ -339,12 +339,21 @@ pub(super) fn create(server: &Server, name: &str, size: &str, store: &str) -> Re
         .map(drop)
 }
 
+/// How to log in to a volume; `volume list` names the target of one that is not served, too.
 pub(super) fn options(server: &Server, volume: &str) -> Result<Options, String> {
     let portal = server.portal()?;
     let portal = portal
         .parse()
         .map_err(|error| format!("portal {portal}: {error}"))?;
-    Ok(Options::new(portal, &server.iqn(volume)?))
+    let volumes = server.holdfast(&["volume", "list"])?;
+    let target = volumes
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["name"] == volume)
+        .and_then(|entry| entry["iqn"].as_str())
+        .ok_or_else(|| format!("volume list does not name {volume}"))?;
+    Ok(Options::new(portal, target))
 }
 
 pub(super) fn new_disk(
@@ -417,10 +426,12 @@ fn areas(context: &Context, store: &Path) -> Result<Areas, String> {
     })
 }
 
-/// Copies regular files and directories, leaves out sockets.
+/// Copies regular files and directories with their modes, leaves out sockets.
 fn copy_directory(from: &Path, to: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("copying {}: {error}", from.display());
     fs::create_dir_all(to).map_err(failed)?;
+    let mode = fs::metadata(from).map_err(failed)?.permissions();
+    fs::set_permissions(to, mode).map_err(failed)?;
     for entry in fs::read_dir(from).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let kind = entry.file_type().map_err(failed)?;
