@@ -21,14 +21,22 @@ use messages::{COORDINATOR_QUEUE_MAX, Coordinator, SHARD_QUEUE_MAX};
 use runtime::executor::{self, ExecutorOptions};
 use runtime::{mailbox, signal, socket};
 use shard::Start;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{error, info};
 
+/// How long a start waits for the sockets and locks of a process that was killed.
+pub(crate) const TAKEOVER_MAX: Duration = Duration::from_secs(10);
+
+/// Time between two tries.
+pub(crate) const TAKEOVER_PAUSE: Duration = Duration::from_millis(50);
+
 /// Of the memory given, the part for transfers in percent; the rest is read cache.
-const TRANSFER_PERCENT: u64 = 25;
+const TRANSFER_PERCENT: u64 = 50;
 
 fn main() -> ExitCode {
     executor::register_membarrier();
@@ -36,6 +44,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
@@ -56,6 +65,7 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
     let registered_bytes = preflight::check_machine(shards)?;
     let open_files = preflight::raise_open_files();
     let (mut listeners, portals) = listen(args)?;
+    let announced = announced(&portals);
     info!(
         shards,
         ?cpus,
@@ -92,6 +102,7 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
             cache_bytes: memory - transfer_bytes,
             transfer_bytes,
             open_files,
+            portals: announced.clone(),
             inbox: messages,
             peers: senders.clone(),
             coordinator: coordinator.clone(),
@@ -118,8 +129,8 @@ fn listen(args: &Args) -> Result<(Vec<OwnedFd>, Vec<String>), String> {
     let mut listeners = Vec::with_capacity(args.portal.len());
     let mut bound = Vec::with_capacity(args.portal.len());
     for &portal in &args.portal {
-        let listener = socket::listen(portal)
-            .map_err(|error| format!("cannot listen on {portal}: {error}"))?;
+        let listener =
+            bind(portal).map_err(|error| format!("cannot listen on {portal}: {error}"))?;
         let address = socket::local_address(&listener)
             .map_err(|error| format!("cannot tell the address of {portal}: {error}"))?;
         bound.push(address.to_string());
@@ -129,4 +140,32 @@ fn listen(args: &Args) -> Result<(Vec<OwnedFd>, Vec<String>), String> {
         bound = args.advertise.iter().map(ToString::to_string).collect();
     }
     Ok((listeners, bound))
+}
+
+/// The addresses that discovery tells hosts; none when a portal is bound to all addresses, then hosts
+/// are told the one they came to.
+fn announced(portals: &[String]) -> Vec<String> {
+    let wildcard = |portal: &String| {
+        let address = portal.parse::<SocketAddr>();
+        address.is_ok_and(|address| address.ip().is_unspecified())
+    };
+    if portals.iter().any(wildcard) {
+        return Vec::new();
+    }
+    portals.to_vec()
+}
+
+/// Binds a portal, patiently: the kernel holds the sockets of a killed process until its rings are gone.
+fn bind(portal: SocketAddr) -> io::Result<OwnedFd> {
+    let start = Instant::now();
+    loop {
+        match socket::listen(portal) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < TAKEOVER_MAX =>
+            {
+                std::thread::sleep(TAKEOVER_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }

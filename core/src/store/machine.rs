@@ -205,14 +205,19 @@ impl Store {
 
     /// Decides what follows from `event`. `now` is monotonic, from any start.
     pub fn step(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        self.step_all(now, [event], effects);
+    }
+
+    /// Decides what follows from several events that came together: their records join one frame.
+    pub fn step_all(
+        &mut self,
+        now: Duration,
+        events: impl IntoIterator<Item = Event>,
+        effects: &mut Vec<Effect>,
+    ) {
         self.now = self.now.max(now);
-        match event {
-            Event::WriteDone { io, result } => self.on_io_done(io, result, effects),
-            Event::SyncDone { io, result } => self.on_io_done(io, result, effects),
-            Event::CopyDone { io, result } => self.on_copy_done(io, result, effects),
-            Event::Tick => {}
-            request if self.failed => refuse_failed(request, effects),
-            request => self.on_request(request, effects),
+        for event in events {
+            self.on_event(event, effects);
         }
         if !self.failed {
             self.open_further(effects);
@@ -221,6 +226,17 @@ impl Store {
             self.begin_round(effects);
         }
         self.check();
+    }
+
+    fn on_event(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::WriteDone { io, result } => self.on_io_done(io, result, effects),
+            Event::SyncDone { io, result } => self.on_io_done(io, result, effects),
+            Event::CopyDone { io, result } => self.on_copy_done(io, result, effects),
+            Event::Tick => {}
+            request if self.failed => refuse_failed(request, effects),
+            request => self.on_request(request, effects),
+        }
     }
 
     /// Where the committed blocks of `range` are now. Hot path.

@@ -1,7 +1,8 @@
 //! The memory of transfers in a shard: task buffers and data waiting to be sent.
 //!
-//! Reads of a shard wait in order until there is room; readers stop taking in commands while there is
-//! none. One command is always let in, so a transfer larger than the budget still runs.
+//! Reads wait in order until there is room; writes that find none are refused as TASK SET FULL. A
+//! connection that has nothing under way is always let in, so nobody can keep the others out: beyond
+//! the budget there is at most one command of each session.
 
 use crate::runtime::local::{Sender, once};
 use std::cell::{Cell, RefCell};
@@ -34,7 +35,7 @@ impl Budget {
         }))
     }
 
-    /// Takes `bytes` even if the budget is overdrawn by it: for data that a host was promised room for.
+    /// Takes `bytes` even if the budget is overdrawn by it.
     pub(crate) fn take(&self, bytes: usize) -> Share {
         Inner::take(&self.0, bytes)
     }
@@ -55,9 +56,14 @@ impl Budget {
         receiver.receive().await
     }
 
-    /// Whether more than the budget is in use.
-    pub(crate) fn is_overdrawn(&self) -> bool {
-        self.0.used.get() > self.0.bytes_max
+    /// Whether nothing of it is in use.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.used.get() == 0
+    }
+
+    /// What one of many may use in all: half of what is left, so that others always find some.
+    pub(crate) fn fair_share(&self) -> usize {
+        self.0.bytes_max.saturating_sub(self.0.used.get()) / 2
     }
 }
 

@@ -100,11 +100,6 @@ impl Conn {
         self.target.borrow().is_none()
     }
 
-    /// Whether it waits for data from the host that it has buffers for.
-    pub(super) fn has_buffers(&self) -> bool {
-        self.tasks.borrow().has_buffers()
-    }
-
     pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
         self.elsewhere.borrow().clone()
     }
@@ -139,8 +134,12 @@ impl Conn {
     }
 
     pub(super) fn begin(self: &Rc<Self>, headers: &[u8]) -> Segment {
-        self.step(|machine, target, now, effects| machine.begin(target, now, headers, effects))
-            .unwrap_or(Segment::None)
+        let room = self.service.write_budget.fair_share();
+        self.step(|machine, target, now, effects| {
+            machine.set_buffer_room(room);
+            machine.begin(target, now, headers, effects)
+        })
+        .unwrap_or(Segment::None)
     }
 
     pub(super) fn finish(self: &Rc<Self>, inline: &[u8], arrival: Arrival) {
@@ -290,7 +289,7 @@ impl Conn {
             match effect {
                 Effect::Send(outgoing) => self.send(outgoing),
                 Effect::StartTask { task, buffer_bytes } => {
-                    let share = self.service.budget.take(buffer_bytes);
+                    let share = self.service.write_budget.take(buffer_bytes);
                     let buffer = Buffer::zeroed(buffer_bytes);
                     self.tasks.borrow_mut().start(task, buffer, share);
                 }
@@ -363,16 +362,19 @@ impl Conn {
         if bytes == 0 {
             return self.run(entry, task, request, buffer, Vec::new());
         }
-        let taken = self.reads.try_take(bytes);
-        if let Some(own) = taken
-            && let Some(all) = self.service.budget.try_take(bytes)
+        if self.reads.is_idle() {
+            let shares = vec![self.reads.take(bytes), self.service.read_budget.take(bytes)];
+            return self.run(entry, task, request, buffer, shares);
+        }
+        if let Some(own) = self.reads.try_take(bytes)
+            && let Some(all) = self.service.read_budget.try_take(bytes)
         {
             return self.run(entry, task, request, buffer, vec![own, all]);
         }
         let conn = Rc::clone(self);
         self.service.waiting.run(async move {
             let own = conn.reads.wait(bytes).await;
-            let all = conn.service.budget.wait(bytes).await;
+            let all = conn.service.read_budget.wait(bytes).await;
             conn.run(entry, task, request, buffer, vec![own, all]);
         });
     }

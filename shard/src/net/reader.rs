@@ -10,10 +10,6 @@ use crate::runtime::socket::Reader;
 use crate::runtime::task;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// How long a reader waits before it looks again whether memory came free.
-const MEMORY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Reads until the connection ends or leaves for another shard.
 pub(super) async fn read(
@@ -36,7 +32,7 @@ pub(super) async fn read(
         if conn.is_closing() {
             break;
         }
-        wait_for_room(&service, &conn).await;
+        wait_for_room(&conn).await;
         let received = match receiver.direct(&conn) {
             Some(place) => read_direct(&service, &conn, &mut reader, &mut receiver, place).await,
             None => read_scratch(&service, &conn, &mut reader, &mut receiver, &mut unread).await,
@@ -52,14 +48,10 @@ pub(super) async fn read(
     conn.on_socket_gone();
 }
 
-/// Back-pressure: a host that does not take its answers, or a shard without memory for more, is not
-/// read from. A connection whose buffers wait for data is read on: that is what frees them.
-async fn wait_for_room(service: &Inner, conn: &Conn) {
+/// Back-pressure: a host that does not take its answers is not read from.
+async fn wait_for_room(conn: &Conn) {
     while conn.output.queued() > QUEUED_BYTES_MAX && !conn.is_closing() {
         conn.output.drained.rung().await;
-    }
-    while service.budget.is_overdrawn() && !conn.has_buffers() && !conn.is_closing() {
-        task::sleep(MEMORY_PAUSE).await;
     }
 }
 

@@ -67,8 +67,10 @@ pub(super) struct TargetEntry {
 /// What connections share.
 pub(super) struct Inner {
     pub(super) shard: usize,
+    portals: Vec<String>,
     pub(super) peers: RefCell<Vec<ShardSender>>,
-    pub(super) budget: Budget,
+    pub(super) write_budget: Budget,
+    pub(super) read_budget: Budget,
     pub(super) commands: Slots,
     pub(super) waiting: Slots,
     pub(super) targets: RefCell<HashMap<String, Rc<TargetEntry>>>,
@@ -87,12 +89,14 @@ pub(super) struct Inner {
 pub(crate) struct Service(Rc<Inner>);
 
 impl Service {
-    /// Serves nothing yet. `transfer_bytes` bounds the memory of transfers.
+    /// Serves nothing yet. `transfer_bytes` bounds the memory of transfers; `portals` is what
+    /// discovery tells hosts.
     pub(crate) fn new(
         shard: usize,
         peers: Vec<ShardSender>,
         transfer_bytes: u64,
         open_files: u64,
+        portals: Vec<String>,
     ) -> Self {
         let descriptors =
             open_files.saturating_sub(DESCRIPTORS_RESERVED) / peers.len().max(1) as u64;
@@ -100,8 +104,10 @@ impl Service {
         let connections_max = usize::try_from(affordable).unwrap_or(usize::MAX);
         Service(Rc::new(Inner {
             shard,
+            portals,
             peers: RefCell::new(peers),
-            budget: Budget::new(transfer_bytes),
+            write_budget: Budget::new(transfer_bytes / 2),
+            read_budget: Budget::new(transfer_bytes / 2),
             commands: Slots::new(COMMANDS_IN_FLIGHT_MAX),
             waiting: Slots::new(READS_WAITING_MAX),
             targets: RefCell::default(),
@@ -148,7 +154,7 @@ impl Service {
             Some(target) => {
                 let mut machine = target.target.borrow_mut();
                 machine.set_access(access);
-                machine.set_portals(assignment.advertised_portals.clone());
+                machine.set_portals(self.portals_of(assignment));
                 machine.unit_mut().capacity_changed(assignment.size_bytes);
                 drop(machine);
                 target
@@ -158,6 +164,14 @@ impl Service {
         let announcement = target.target.borrow().announcement();
         self.announce(name, Some(announcement));
         Ok(())
+    }
+
+    /// What the agent says, else what the process listens on.
+    fn portals_of(&self, assignment: &Assignment) -> Vec<String> {
+        if assignment.advertised_portals.is_empty() {
+            return self.0.portals.clone();
+        }
+        assignment.advertised_portals.clone()
     }
 
     fn make_target(
@@ -182,7 +196,7 @@ impl Service {
             name: name.to_owned(),
             unit,
             access,
-            portals: assignment.advertised_portals.clone(),
+            portals: self.portals_of(assignment),
         });
         let target = Rc::new(TargetEntry {
             target: RefCell::new(target),

@@ -18,13 +18,11 @@ struct Task {
 #[derive(Default)]
 pub(super) struct Tasks {
     slots: Vec<Option<Task>>,
-    buffers: usize,
 }
 
 impl Tasks {
     /// Makes a buffer for data from the host.
     pub(super) fn start(&mut self, tag: TaskTag, buffer: Buffer, share: Share) {
-        self.buffers += 1;
         let task = self.task(tag);
         task.buffer = Some(buffer);
         task.shares.push(share);
@@ -39,9 +37,7 @@ impl Tasks {
 
     /// The filled buffer, to be executed.
     pub(super) fn take_buffer(&mut self, tag: TaskTag) -> Option<Rc<Buffer>> {
-        let buffer = self.task(tag).buffer.take()?;
-        self.buffers -= 1;
-        Some(Rc::new(buffer))
+        self.task(tag).buffer.take().map(Rc::new)
     }
 
     /// Keeps data for the host, unless the task has ended meanwhile.
@@ -69,23 +65,13 @@ impl Tasks {
         let Some(slot) = self.slots.get_mut(tag.slot()) else {
             return Vec::new();
         };
-        match slot.take_if(|task| task.tag == tag) {
-            Some(task) => {
-                self.buffers -= usize::from(task.buffer.is_some());
-                task.shares
-            }
-            None => Vec::new(),
-        }
+        slot.take_if(|task| task.tag == tag)
+            .map_or(Vec::new(), |task| task.shares)
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         *self = Tasks::default();
-    }
-
-    /// Whether data from the host is awaited or arriving.
-    pub(super) fn has_buffers(&self) -> bool {
-        self.buffers > 0
     }
 
     fn task(&mut self, tag: TaskTag) -> &mut Task {

@@ -1,17 +1,28 @@
 //! Executors: one pinned thread per shard, and the process set-up they need.
 
+use super::task;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares, TaskQueueHandle};
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::FromRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// Entries of the submission ring; the completion ring has twice as many.
 const RING_ENTRIES: usize = 512;
 
-/// How long a shard runs tasks before it looks at its rings again.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How long a shard runs tasks before it looks at its rings again, while it has any.
+///
+/// Tasks are short and their queue runs dry in each turn, so this rarely ends one; a shorter time
+/// meets the flaw of [`keep_awake`] more often on a busy machine.
+const PREEMPT: Duration = Duration::from_millis(5);
+
+/// The longest sleep of an executor.
+const PULSE: Duration = Duration::from_millis(10);
 
 /// How an executor runs.
 #[derive(Clone, Debug)]
@@ -63,6 +74,9 @@ where
         .preempt_timer(PREEMPT)
         .spin_before_park(options.spin)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+    let (give, pulse) = mpsc::channel();
+    let ended = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&ended);
     let handle = builder
         .spawn(move || async move {
             // Foreign wakes of a sleeping or busy shard are prompt only in a queue that matters.
@@ -72,10 +86,44 @@ where
                 "foreground",
             );
             FOREGROUND.with(|slot| slot.set(Some(queue)));
+            task::spawn(pulsed(give));
             main().await;
+            over.store(true, Ordering::Relaxed);
         })
         .map_err(io::Error::from)?;
+    std::thread::Builder::new()
+        .name("pulse".into())
+        .spawn(move || keep_awake(&pulse, &ended))?;
     Ok(Executor(handle))
+}
+
+/// Never lets an executor sleep for long: a thread that wakes it again and again.
+///
+/// When the preemption timer fires before glommio 0.9.0 begins to run tasks, as it does on a machine
+/// with more work than CPUs, glommio takes the executor for idle and lets it sleep with tasks that
+/// could run, for ever if no event follows. A timer does not help: the task that would set it again
+/// may be among those. A wake from outside always ends the sleep.
+fn keep_awake(pulse: &Receiver<Waker>, ended: &AtomicBool) {
+    let Ok(waker) = pulse.recv() else {
+        return;
+    };
+    while !ended.load(Ordering::Relaxed) {
+        std::thread::sleep(PULSE);
+        waker.wake_by_ref();
+    }
+}
+
+/// The task that the pulse wakes. It gives its waker away once and never ends.
+async fn pulsed(give: Sender<Waker>) {
+    let mut give = Some(give);
+    std::future::poll_fn(|context| {
+        if let Some(give) = give.take() {
+            // The thread waits for it; when it is gone the process is ending.
+            let _ = give.send(context.waker().clone());
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl Executor {

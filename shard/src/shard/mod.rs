@@ -47,6 +47,8 @@ pub(crate) struct Start {
     pub(crate) transfer_bytes: u64,
     /// Files that the process may open.
     pub(crate) open_files: u64,
+    /// Addresses that discovery tells hosts.
+    pub(crate) portals: Vec<String>,
     /// Its messages.
     pub(crate) inbox: Receiver<ToShard>,
     /// All shards.
@@ -106,6 +108,7 @@ pub(crate) async fn run(start: Start, listeners: Vec<std::os::fd::OwnedFd>) {
             start.peers,
             start.transfer_bytes,
             start.open_files,
+            start.portals,
         ),
         coordinator: start.coordinator,
         drain: Bell::default(),

@@ -1,11 +1,12 @@
 //! Opening the stores of a shard. A store that cannot be opened is reported, the others serve.
 
 use super::{StoreEntry, StoreState};
-use crate::disk::file::{Claim, FileDisk};
-use crate::runtime::executor;
+use crate::disk::file::{Claim, ClaimError, FileDisk};
+use crate::runtime::{executor, task};
 use crate::store::driver::StoreDriver;
 use crate::store::open::open;
 use crate::volume::cache::Cache;
+use crate::{TAKEOVER_MAX, TAKEOVER_PAUSE};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -37,7 +38,7 @@ async fn open_one(
 ) -> Result<Rc<StoreDriver<FileDisk>>, String> {
     let start = Instant::now();
     crate::preflight::check_direct_io(path).map_err(|missing| missing.to_string())?;
-    let claim = Claim::new(path).map_err(|error| error.to_string())?;
+    let claim = claim(path).await.map_err(|error| error.to_string())?;
     let disk = FileDisk::open(claim)
         .await
         .map_err(|error| format!("opening failed: {error}"))?;
@@ -56,4 +57,17 @@ async fn open_one(
     let driver = StoreDriver::new(name, disk, machine, Rc::clone(cache));
     driver.tick();
     Ok(driver)
+}
+
+/// Claims a store, patiently: the kernel holds the locks of a killed process until its rings are gone.
+async fn claim(path: &Path) -> Result<Claim, ClaimError> {
+    let start = Instant::now();
+    loop {
+        match Claim::new(path) {
+            Err(ClaimError::Locked) if start.elapsed() < TAKEOVER_MAX => {
+                task::sleep(TAKEOVER_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }

@@ -8,8 +8,9 @@ use super::gather::into_buffers;
 use super::slab::Slab;
 use crate::disk::Disk;
 use crate::runtime::buffer::Buffer;
-use crate::runtime::local::{Receiver, Sender, once};
+use crate::runtime::local::{Bell, Receiver, Sender, once};
 use crate::runtime::slots::Slots;
+use crate::runtime::task;
 use crate::volume::cache::{Cache, VolumeSlot};
 use holdfast_core::block::{BlockRange, StoreOffset};
 use holdfast_core::checksum::{block_checksums, crc32c};
@@ -22,7 +23,7 @@ use holdfast_core::store::{
 };
 use std::cell::{Cell, Ref, RefCell};
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 use tracing::{error, warn};
 
@@ -75,6 +76,9 @@ pub(crate) struct StoreDriver<D> {
     disk: Rc<D>,
     machine: RefCell<Box<Store>>,
     started: Instant,
+    /// Of this turn.
+    events: RefCell<Vec<Event>>,
+    turn: Rc<Bell>,
     effects: RefCell<Vec<Effect>>,
     requests: RefCell<Slab<Request>>,
     payloads: RefCell<Slab<Payload>>,
@@ -111,12 +115,15 @@ impl<D: Disk> StoreDriver<D> {
         machine: Box<Store>,
         cache: Rc<RefCell<Cache>>,
     ) -> Rc<Self> {
-        Rc::new(StoreDriver {
+        let turn: Rc<Bell> = Rc::default();
+        let driver = Rc::new(StoreDriver {
             name,
             id: machine.id(),
             disk,
             machine: RefCell::new(machine),
             started: Instant::now(),
+            events: RefCell::default(),
+            turn: Rc::clone(&turn),
             effects: RefCell::default(),
             requests: RefCell::default(),
             payloads: RefCell::default(),
@@ -126,7 +133,9 @@ impl<D: Disk> StoreDriver<D> {
             copies: Slots::new(COPIES_IN_FLIGHT_MAX),
             cache,
             failed: RefCell::default(),
-        })
+        });
+        task::spawn(take_turns(turn, Rc::downgrade(&driver)));
+        driver
     }
 
     /// Which store it is.
@@ -245,15 +254,25 @@ impl<D: Disk> StoreDriver<D> {
         receiver
     }
 
-    fn submit(self: &Rc<Self>, event: Event) {
+    /// Queues an event for the end of this turn: what comes in one turn joins one log frame.
+    fn submit(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+        self.turn.ring();
+    }
+
+    fn step(self: &Rc<Self>) {
+        let mut events = self.events.take();
         let mut effects = self.effects.take();
         self.machine
             .borrow_mut()
-            .step(self.started.elapsed(), event, &mut effects);
+            .step_all(self.started.elapsed(), events.drain(..), &mut effects);
         for effect in effects.drain(..) {
             self.perform(effect);
         }
         self.effects.replace(effects);
+        // Performing submits nothing before it returns, so both lists are empty and their memory is reused.
+        let early = self.events.replace(events);
+        assert!(early.is_empty());
     }
 
     fn perform(self: &Rc<Self>, effect: Effect) {
@@ -414,6 +433,17 @@ impl<D: Disk> StoreDriver<D> {
         let place = at.map_or(String::new(), |offset| format!(" at {offset}"));
         warn!(store = %self.name, "{what}{place} failed: {error}");
         IoFailure(format!("{what}{place} failed: {error}"))
+    }
+}
+
+/// Steps the machine once in each turn that has events.
+async fn take_turns<D: Disk>(turn: Rc<Bell>, driver: Weak<StoreDriver<D>>) {
+    loop {
+        turn.rung().await;
+        match driver.upgrade() {
+            Some(driver) => driver.step(),
+            None => return,
+        }
     }
 }
 
