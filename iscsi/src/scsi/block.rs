@@ -79,7 +79,7 @@ fn unmap_ranges(list: &[u8], geometry: &Geometry) -> Result<Vec<ByteRange>, Sens
     if descriptors.len() > UNMAP_DESCRIPTORS_MAX {
         return Err(Sense::parameter_byte(2));
     }
-    let mut ranges = Vec::new();
+    let mut ranges: Vec<ByteRange> = Vec::new();
     let mut bytes_total = 0_u64;
     for (index, descriptor) in descriptors.enumerate() {
         let range = unmap_range(descriptor, geometry)?;
@@ -88,11 +88,18 @@ fn unmap_ranges(list: &[u8], geometry: &Geometry) -> Result<Vec<ByteRange>, Sens
             let at = HEADER_BYTES + index * DESCRIPTOR_BYTES + 8;
             return Err(Sense::parameter_byte(u16::try_from(at).unwrap_or(u16::MAX)));
         }
-        if range.bytes > 0 {
-            ranges.push(range);
-        }
+        append(&mut ranges, range);
     }
     Ok(ranges)
+}
+
+/// Appends a range, or lengthens the last one: each range is a commit of its own, and hosts list neighbours.
+fn append(ranges: &mut Vec<ByteRange>, range: ByteRange) {
+    match ranges.last_mut() {
+        _ if range.bytes == 0 => {}
+        Some(last) if last.offset + last.bytes == range.offset => last.bytes += range.bytes,
+        _ => ranges.push(range),
+    }
 }
 
 fn unmap_range(descriptor: &[u8], geometry: &Geometry) -> Result<ByteRange, Sense> {

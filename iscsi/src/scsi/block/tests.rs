@@ -76,6 +76,14 @@ fn unmap_lists_are_read_up_to_their_limits() {
 }
 
 #[test]
+fn neighbours_of_an_unmap_list_are_one_range() {
+    assert_eq!(
+        unmap(&list(&[(8, 1), (9, 1), (11, 1), (10, 1), (11, 5)])),
+        Ok(vec![blocks(8, 2), blocks(11, 1), blocks(10, 6)])
+    );
+}
+
+#[test]
 fn commands_of_no_blocks_ask_nothing_of_storage() {
     let none = blocks(5, 0);
     for command in [
