@@ -34,6 +34,11 @@ struct Bench {
     allowed: BTreeMap<String, String>,
 }
 
+/// A test that no target can pass alone: it asserts what its own asynchronous answer has not set yet, and holds only when
+/// the test before it in its suite has set it (libiscsi mended it after 1.19). It runs with its suite.
+const WITH_ITS_SUITE: [(&str, &str); 1] =
+    [("iSCSI.iSCSITMF.LUNResetSimpleAsync", "iSCSI.iSCSITMF.*")];
+
 /// How one test ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -99,7 +104,7 @@ fn run_tests(
     let (mut run, mut skipped, mut words) = (0_u64, 0_u64, String::new());
     for test in &tests {
         let mut command = Command::new("iscsi-test-cu");
-        command.args(["-d", "-n", "-t", test]).args(urls);
+        command.args(["-d", "-n", "-t", pattern(test)]).args(urls);
         let (text, verdict) = match tool::run(&mut command, TEST_BOUND) {
             Ok(output) => (output.text(), judge(&output)),
             Err(why) => (why.clone(), Verdict::Failed(why)),
@@ -129,6 +134,11 @@ fn run_tests(
         "{run} run and pass, {skipped} skip with a reason; what they said: {}",
         log.display()
     ));
+    for (test, suite) in WITH_ITS_SUITE {
+        report.note(&format!(
+            "{test} ran as a part of {suite}: alone it fails with any target"
+        ));
+    }
     let enough = if run >= RUN_MIN && total == TESTS {
         Ok(format!("{run} of {total}"))
     } else {
@@ -143,6 +153,14 @@ fn run_tests(
             Err(format!("{SKIPS} names a test that does not exist")),
         );
     }
+}
+
+/// What to run for a test: itself, or its suite.
+fn pattern(test: &str) -> &str {
+    WITH_ITS_SUITE
+        .iter()
+        .find(|(name, _)| *name == test)
+        .map_or(test, |(_, suite)| suite)
 }
 
 /// Names of all tests of the two families.
