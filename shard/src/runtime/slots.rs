@@ -19,9 +19,19 @@ type Job = Pin<Box<dyn Future<Output = ()>>>;
 #[derive(Clone)]
 pub(crate) struct Slots(Rc<Shared>);
 
+/// One task of the pool. A task can be polled without having been chosen, and then takes a job all
+/// the same: what the list says of it is checked when it is chosen, or a job would wait behind it.
+#[derive(Default)]
+struct Worker {
+    waker: RefCell<Option<Waker>>,
+    idle: Cell<bool>,
+    listed: Cell<bool>,
+}
+
 struct Shared {
     waiting: RefCell<VecDeque<(Job, Pass)>>,
-    idle: RefCell<Vec<Waker>>,
+    /// Each worker at most once.
+    idle: RefCell<Vec<Rc<Worker>>>,
     workers: Cell<usize>,
     workers_max: usize,
     gate: Rc<Gate>,
@@ -45,8 +55,7 @@ impl Slots {
         let shared = &self.0;
         let entry: (Job, Pass) = (Box::pin(job), shared.gate.enter());
         shared.waiting.borrow_mut().push_back(entry);
-        let idle = shared.idle.borrow_mut().pop();
-        if let Some(waker) = idle {
+        if let Some(waker) = shared.choose() {
             waker.wake();
         } else if shared.workers.get() < shared.workers_max {
             shared.workers.set(shared.workers.get() + 1);
@@ -60,12 +69,37 @@ impl Slots {
     }
 }
 
+impl Shared {
+    /// An idle worker, which is no longer.
+    fn choose(&self) -> Option<Waker> {
+        loop {
+            let worker = self.idle.borrow_mut().pop()?;
+            worker.listed.set(false);
+            if worker.idle.replace(false) {
+                return worker.waker.take();
+            }
+        }
+    }
+
+    fn rest(&self, worker: &Rc<Worker>, waker: &Waker) {
+        worker.waker.replace(Some(waker.clone()));
+        worker.idle.set(true);
+        if !worker.listed.replace(true) {
+            self.idle.borrow_mut().push(Rc::clone(worker));
+        }
+    }
+}
+
 async fn work(shared: Rc<Shared>) {
+    let own: Rc<Worker> = Rc::default();
     loop {
         let (job, _pass) = poll_fn(|context| match shared.waiting.borrow_mut().pop_front() {
-            Some(entry) => Poll::Ready(entry),
+            Some(entry) => {
+                own.idle.set(false);
+                Poll::Ready(entry)
+            }
             None => {
-                shared.idle.borrow_mut().push(context.waker().clone());
+                shared.rest(&own, context.waker());
                 Poll::Pending
             }
         })
