@@ -88,7 +88,7 @@ impl Pair {
 /// A write that the kernel refuses.
 pub(super) fn run(context: &Context) -> Result<String, String> {
     if !sys::is_root() {
-        return Ok("not run: mounting a small file system needs root".into());
+        return Err("mounting a small file system needs root: run this lane as root".into());
     }
     let pair = Pair::start(context, "failing")?;
     let (path, home) = (pair.store_path(), pair.home.clone());
