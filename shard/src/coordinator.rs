@@ -3,6 +3,7 @@
 //! Invariants: an agent's request gets one reply; a request for a store that is not served is
 //! answered here, with the reason. Losing the link changes nothing for hosts.
 
+use crate::limits::{DRAIN_MAX, REPORT_PERIOD};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use holdfast_core::id::VolumeId;
 use holdfast_core::link::{
@@ -12,14 +13,8 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::{error, info, warn};
-
-/// Time between two reports to the agent when nothing changes.
-const REPORT_PERIOD: Duration = Duration::from_secs(1);
-
-/// How long the shards may take to log out hosts and to checkpoint.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Answer to what cannot be known before all stores are open.
 const OPENING: &str = "the stores are still being opened; try again";

@@ -3,6 +3,7 @@
 //! Plain threads and blocking sockets: the link carries a few messages a second and must not depend
 //! on any shard. Writing is done by the coordinator.
 
+use crate::limits::{LINK_BACKOFF_MAX, LINK_BACKOFF_MIN, LINK_WRITE_TIMEOUT};
 use crate::messages::{Coordinator, ToCoordinator};
 use holdfast_core::link::{LinkError, Message, decode};
 use rustix::net::sockopt::socket_peercred;
@@ -10,17 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 use tracing::{info, warn};
-
-/// First wait before connecting again; doubled each time.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-
-/// Longest wait before connecting again.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-/// How long the agent may take to accept bytes before it counts as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the link ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +35,13 @@ pub(crate) fn start(socket: PathBuf, coordinator: Coordinator) -> io::Result<()>
 }
 
 fn keep_up(socket: &Path, coordinator: &Coordinator) {
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = LINK_BACKOFF_MIN;
     let mut told = false;
     loop {
         match connect(socket) {
             Ok((reader, writer)) => {
                 info!(socket = %socket.display(), "connected to the node agent");
-                (backoff, told) = (BACKOFF_MIN, false);
+                (backoff, told) = (LINK_BACKOFF_MIN, false);
                 coordinator.send(ToCoordinator::LinkUp(writer));
                 let lost = read_all(reader, coordinator);
                 coordinator.send(ToCoordinator::LinkDown);
@@ -63,7 +54,7 @@ fn keep_up(socket: &Path, coordinator: &Coordinator) {
             Err(_) => {}
         }
         thread::sleep(backoff);
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        backoff = (backoff * 2).min(LINK_BACKOFF_MAX);
     }
 }
 
@@ -74,7 +65,7 @@ fn connect(socket: &Path) -> Result<(UnixStream, UnixStream), LinkLost> {
     if peer.uid != own && !peer.uid.is_root() {
         return Err(LinkLost::Stranger(peer.uid.as_raw()));
     }
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    stream.set_write_timeout(Some(LINK_WRITE_TIMEOUT))?;
     Ok((stream.try_clone()?, stream))
 }
 

@@ -5,6 +5,7 @@
 mod args;
 mod coordinator;
 mod disk;
+mod limits;
 mod link;
 mod messages;
 mod net;
@@ -14,10 +15,13 @@ mod shard;
 mod store;
 mod volume;
 
+use crate::limits::{
+    COORDINATOR_QUEUE_MAX, SHARD_QUEUE_MAX, TAKEOVER_MAX, TAKEOVER_PAUSE, TRANSFER_PERCENT,
+};
 use args::Args;
 use clap::Parser;
 use coordinator::Router;
-use messages::{COORDINATOR_QUEUE_MAX, Coordinator, SHARD_QUEUE_MAX};
+use messages::Coordinator;
 use runtime::executor::{self, ExecutorOptions};
 use runtime::{mailbox, signal, socket};
 use shard::Start;
@@ -28,15 +32,6 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tracing::{error, info};
-
-/// How long a start waits for the sockets and locks of a process that was killed.
-pub(crate) const TAKEOVER_MAX: Duration = Duration::from_secs(10);
-
-/// Time between two tries.
-pub(crate) const TAKEOVER_PAUSE: Duration = Duration::from_millis(50);
-
-/// Of the memory given, the part for transfers in percent; the rest is read cache.
-const TRANSFER_PERCENT: u64 = 50;
 
 fn main() -> ExitCode {
     executor::register_membarrier();

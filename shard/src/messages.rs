@@ -9,12 +9,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use tracing::error;
 
-/// Messages that wait for the coordinator at most; it only routes, so they never do for long.
-pub(crate) const COORDINATOR_QUEUE_MAX: usize = 4096;
-
-/// Messages that wait for a shard at most.
-pub(crate) const SHARD_QUEUE_MAX: usize = 4096;
-
 /// To a shard.
 #[derive(Debug)]
 pub(crate) enum ToShard {

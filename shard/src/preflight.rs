@@ -1,18 +1,10 @@
 //! Looks at the machine before the first executor is made, and says clearly what is missing.
 
+use crate::limits::{MEMLOCK_BYTES_MIN, REGISTERED_BYTES_MAX, REGISTERED_BYTES_MIN};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-/// Locked memory that glommio insists on.
-const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-
-/// Memory registered with the rings of one executor at most.
-const REGISTERED_BYTES_MAX: u64 = 16 << 20;
-
-/// Memory registered at least: glommio's smallest slab.
-const REGISTERED_BYTES_MIN: u64 = 64 << 10;
 
 /// Each of glommio's three rings of an executor registers the memory again.
 const RINGS: u64 = 3;

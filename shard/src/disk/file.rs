@@ -1,7 +1,8 @@
 //! A store's file or block device, opened once by one shard.
 
+use super::Disk;
 use super::durability::{Durability, cache_of, choose};
-use super::{Disk, IO_BYTES_MAX};
+use crate::limits::{IO_BYTES_MAX, PROBE_FLUSHES};
 use crate::runtime::buffer::{Buffer, ReadBytes};
 use crate::runtime::file::{File, WriteMode};
 use holdfast_core::block::StoreOffset;
@@ -12,9 +13,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::info;
-
-/// Flushes timed at the start; the fastest counts.
-const PROBE_FLUSHES: usize = 3;
 
 /// A claimed path: locked, looked at, not yet opened for I/O.
 #[derive(Debug)]

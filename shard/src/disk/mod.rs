@@ -1,7 +1,7 @@
 //! The disk under a store: read, write, sync. Nothing else reaches a device.
 //!
 //! Implementations: `file` (io_uring, direct I/O) and, in tests, `memory` (faults on demand). Offsets
-//! and lengths are whole 4 KiB blocks; an operation is at most [`IO_BYTES_MAX`] long. An error is never
+//! and lengths are whole 4 KiB blocks; an operation is at most `IO_BYTES_MAX` long. An error is never
 //! retried here: what it means is decided by the store.
 
 pub(crate) mod durability;
@@ -12,9 +12,6 @@ pub(crate) mod memory;
 use crate::runtime::buffer::{Buffer, ReadBytes};
 use holdfast_core::block::StoreOffset;
 use std::io;
-
-/// Bytes of one operation at most: longer ones have hung kernels, and delay their neighbours.
-pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
 
 /// A disk. Futures must be run to their end: a dropped write may still land, later.
 pub(crate) trait Disk: 'static {

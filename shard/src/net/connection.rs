@@ -8,6 +8,7 @@ use super::budget::{Budget, Share};
 use super::output::{Data, Output};
 use super::service::{Inner, TargetEntry};
 use super::tasks::Tasks;
+use crate::limits::{CLOSE_TIME_MAX, READ_BYTES_MAX};
 use crate::runtime::buffer::Buffer;
 use crate::runtime::socket::Ender;
 use crate::runtime::task::now;
@@ -21,12 +22,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
-
-/// Bytes of one connection's reads that are under way or waiting to be sent; more wait their turn.
-const READ_BYTES_MAX: u64 = 16 << 20;
-
-/// How long a closing connection may take to send what is queued.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// An answer that performing an effect produced at once.
 enum Followup {

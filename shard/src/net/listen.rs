@@ -2,6 +2,7 @@
 
 use super::handover::Handover;
 use super::service::Inner;
+use crate::limits::ACCEPT_PAUSE;
 use crate::runtime::socket::{Listener, local_address, peer_address};
 use crate::runtime::task;
 use holdfast_iscsi::access::Access;
@@ -9,11 +10,7 @@ use holdfast_iscsi::connection::{Connection as Machine, Portal, RANDOM_BYTES};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 use tracing::warn;
-
-/// Wait after a failed accept: descriptors or memory run short.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the process ends.
 pub(super) async fn accept(service: Rc<Inner>, fd: OwnedFd) {

@@ -3,6 +3,7 @@
 //! Hot path. Responses of one turn leave with one `sendmsg`: headers from the queue, payload from
 //! where it lies. The queue keeps its pieces alive, so a task may be forgotten while it is being sent.
 
+use crate::limits::{QUEUED_BYTES_MAX, SLICES_MAX, STALL_MAX};
 use crate::runtime::local::Bell;
 use crate::runtime::socket::{Ender, Writer};
 use crate::volume::rope::{Piece, Rope};
@@ -13,16 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// Slices of one `sendmsg`; the kernel takes up to 1024.
-const SLICES_MAX: usize = 128;
-
-/// Bytes waiting to be sent beyond which the connection is not read from.
-pub(super) const QUEUED_BYTES_MAX: usize = 4 << 20;
-
-/// A host that takes nothing for this long is cut off.
-const STALL_MAX: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// Bytes of a header or trailer with their digests.
 const FIXED_BYTES: usize = HEADER_BYTES + DIGEST_BYTES;

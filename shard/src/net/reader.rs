@@ -2,9 +2,9 @@
 
 use super::connection::Conn;
 use super::handover::Handover;
-use super::output::QUEUED_BYTES_MAX;
 use super::receive::{Direct, Receiver};
-use super::service::{Inner, SCRATCH_BYTES};
+use super::service::Inner;
+use crate::limits::{QUEUED_BYTES_MAX, SCRATCH_BYTES};
 use crate::messages::ToShard;
 use crate::runtime::socket::Reader;
 use crate::runtime::task;

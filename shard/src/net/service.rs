@@ -11,6 +11,10 @@ use super::handover::Handover;
 use super::output::{self, Output};
 use super::{listen, reader};
 use crate::disk::file::FileDisk;
+use crate::limits::{
+    COMMANDS_IN_FLIGHT_MAX, CONNECTIONS_MAX, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED,
+    HALF_OPEN_MAX, LOG_OUT_MAX, READS_WAITING_MAX, SCRATCH_BYTES,
+};
 use crate::messages::{ShardSender, ToShard};
 use crate::runtime::slots::Slots;
 use crate::runtime::{socket, task};
@@ -30,32 +34,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Connections of one shard at most.
-const CONNECTIONS_MAX: usize = 8192;
-
-/// Connections that have not logged in to a target, at most.
-const HALF_OPEN_MAX: usize = 1024;
-
-/// Descriptors of one connection.
-const DESCRIPTORS_PER_CONNECTION: u64 = 3;
-
-/// Descriptors for everything else.
-const DESCRIPTORS_RESERVED: u64 = 256;
-
-/// Bytes of the receive buffer that all connections of a shard share.
-pub(super) const SCRATCH_BYTES: usize = 256 << 10;
-
-/// Host commands under way in one shard at most; further ones wait in order.
-const COMMANDS_IN_FLIGHT_MAX: usize = 1024;
-
-/// Reads that wait for transfer memory at most, before further ones wait for them.
-const READS_WAITING_MAX: usize = 8192;
-
 /// Shard ticks between two ticks of a connection.
 const TICKS_PER_CONNECTION_TICK: u32 = 10;
-
-/// How long hosts may take to log out at the end.
-const LOG_OUT_MAX: Duration = Duration::from_secs(6);
 
 /// A target that is served here.
 pub(super) struct TargetEntry {

@@ -1,6 +1,7 @@
 //! Executors: one pinned thread per shard, and the process set-up they need.
 
 use super::task;
+use crate::limits::RING_ENTRIES;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares, TaskQueueHandle};
 use std::cell::Cell;
 use std::future::Future;
@@ -11,9 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-
-/// Entries of the submission ring; the completion ring has twice as many.
-const RING_ENTRIES: usize = 512;
 
 /// How long a shard runs tasks before it looks at its rings again, while it has any.
 ///

@@ -1,5 +1,6 @@
 //! TCP: listeners, and streams whose reader and writer halves live in different tasks.
 
+use crate::limits::BACKLOG;
 use glommio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
@@ -9,9 +10,6 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::Poll;
-
-/// Connections waiting in the kernel to be accepted.
-const BACKLOG: i32 = 1024;
 
 /// A bound and listening socket, not yet attached to an executor; made early so that a bad address
 /// is an error of the start.

@@ -2,11 +2,11 @@
 
 use super::{StoreEntry, StoreState};
 use crate::disk::file::{Claim, ClaimError, FileDisk};
+use crate::limits::{TAKEOVER_MAX, TAKEOVER_PAUSE};
 use crate::runtime::{executor, task};
 use crate::store::driver::StoreDriver;
 use crate::store::open::open;
 use crate::volume::cache::Cache;
-use crate::{TAKEOVER_MAX, TAKEOVER_PAUSE};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

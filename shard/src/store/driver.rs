@@ -7,6 +7,9 @@
 use super::gather::into_buffers;
 use super::slab::Slab;
 use crate::disk::Disk;
+use crate::limits::{
+    COPIES_IN_FLIGHT_MAX, IO_BYTES_MAX, READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_MAX,
+};
 use crate::runtime::buffer::Buffer;
 use crate::runtime::local::{Bell, Receiver, Sender, once};
 use crate::runtime::slots::Slots;
@@ -26,15 +29,6 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 use tracing::{error, warn};
-
-/// Log, page and chunk writes and syncs under way at once.
-const WRITES_IN_FLIGHT_MAX: usize = 128;
-
-/// Parts of scattered reads under way at once.
-const READS_IN_FLIGHT_MAX: usize = 128;
-
-/// Flush copies under way at once; the machine asks for fewer.
-const COPIES_IN_FLIGHT_MAX: usize = 64;
 
 /// How a request ended.
 pub(crate) type Outcome = Result<(), RequestError>;
@@ -381,7 +375,7 @@ impl<D: Disk> StoreDriver<D> {
                 let whole = payload(slice.payload);
                 let bytes = cut(whole, *slice);
                 // A buffer that is written whole goes out from where it arrived.
-                if bytes.len() == whole.buffer.len() && bytes.len() <= crate::disk::IO_BYTES_MAX {
+                if bytes.len() == whole.buffer.len() && bytes.len() <= IO_BYTES_MAX {
                     return vec![whole.buffer.share()];
                 }
                 into_buffers(&[bytes])

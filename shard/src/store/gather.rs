@@ -3,7 +3,7 @@
 //! There is no vectored direct write here, so a log frame costs one copy of its payload: 4 KiB in
 //! about 0.2 µs.
 
-use crate::disk::IO_BYTES_MAX;
+use crate::limits::IO_BYTES_MAX;
 use crate::runtime::buffer::Buffer;
 
 /// Copies `parts`, one behind the other, into as few buffers as operations may be long.

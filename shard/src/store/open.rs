@@ -1,6 +1,7 @@
 //! Opening a store: performs what recovery asks for. Never writes.
 
-use crate::disk::{Disk, IO_BYTES_MAX};
+use crate::disk::Disk;
+use crate::limits::{IO_BYTES_MAX, OPENING_READS_IN_FLIGHT_MAX};
 use crate::runtime::buffer::ReadBytes;
 use crate::runtime::slots::Slots;
 use holdfast_core::store::Config;
@@ -9,9 +10,6 @@ use holdfast_core::store::recovery::{Next, OpenError, ReadRequest, Recovery};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-
-/// Reads under way at once.
-const READS_IN_FLIGHT_MAX: usize = 32;
 
 /// Why a store is not served.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +29,7 @@ pub(crate) async fn open<D: Disk>(disk: &Rc<D>) -> Result<Box<Store>, OpenFailur
         ..Config::default()
     };
     let mut recovery = Recovery::new(config, disk.bytes());
-    let slots = Slots::new(READS_IN_FLIGHT_MAX);
+    let slots = Slots::new(OPENING_READS_IN_FLIGHT_MAX);
     let mut buffers: Vec<Vec<u8>> = Vec::new();
     loop {
         let slices: Vec<&[u8]> = buffers.iter().map(Vec::as_slice).collect();

@@ -6,18 +6,13 @@
 //! [`Cache::fill`]): otherwise a late reader would bring back old data (I2).
 
 use super::rope::CachedBlock;
+use crate::limits::{CACHED_BYTES_MAX, COMMITS_REMEMBERED};
 use holdfast_core::block::{Block, BlockRange};
 use holdfast_core::limits::BLOCK_BYTES;
 use quick_cache::Weighter;
 use quick_cache::unsync;
 use std::collections::VecDeque;
 use std::rc::Rc;
-
-/// Commits remembered to tell a late reader; older readers do not fill.
-const COMMITS_REMEMBERED: usize = 256;
-
-/// Longer transfers pass the cache by: they are scans, and would cost a copy of every block.
-pub(crate) const CACHED_BYTES_MAX: usize = 32 << 10;
 
 /// Memory that one cached block costs: its bytes and the book-keeping.
 const BLOCK_COST: u64 = BLOCK_BYTES as u64 + 128;

@@ -11,6 +11,7 @@ pub(crate) mod rope;
 mod write;
 
 use crate::disk::Disk;
+use crate::limits::PIECE_BYTES;
 use crate::runtime::buffer::Buffer;
 use crate::store::driver::{StoreDriver, VolumeRef};
 use cache::VolumeSlot;
@@ -23,9 +24,6 @@ use range_lock::{Busy, RangeLock};
 use rope::Rope;
 use std::cell::Cell;
 use std::rc::Rc;
-
-/// Bytes worked on at once by commands that may cover a whole volume.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,14 +5,12 @@
 //! holds at most one range. Cost: O(ranges held or waiting) per lock and unlock; plain writes without
 //! an exclusive range around never wait. Bounded by [`HOLDERS_MAX`].
 
+use crate::limits::HOLDERS_MAX;
 use holdfast_core::block::BlockRange;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-
-/// Ranges held or waited for at most; more are refused as busy.
-pub(crate) const HOLDERS_MAX: usize = 4096;
 
 /// What a range is locked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@
 //! moved it while it was being read; the same place twice is a medium error. Nothing is ever given
 //! to a host that did not pass its checksum.
 
-use super::cache::{CACHED_BYTES_MAX, Mark};
+use super::cache::Mark;
 use super::rope::{Rope, Source};
-use super::{Fault, PIECE_BYTES, Volume, covering, pieces};
-use crate::disk::{Disk, IO_BYTES_MAX};
+use super::{Fault, Volume, covering, pieces};
+use crate::disk::Disk;
+use crate::limits::{CACHED_BYTES_MAX, IO_BYTES_MAX, LOOKUPS_MAX, PIECE_BYTES};
 use crate::runtime::buffer::{Buffer, ReadBytes};
 use crate::runtime::local::Bell;
 use crate::runtime::task::yield_if_needed;
@@ -20,9 +21,6 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use tracing::warn;
-
-/// Lookups for one read at most; more than a flush and a few writes can move a block in that time.
-const LOOKUPS_MAX: usize = 8;
 
 /// A checksum that did not match, or a read that failed: where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! PDUs over a socket pair: the bytes on the wire, whatever the reader's pace.
 
-use super::{Data, Output, QUEUED_BYTES_MAX, write};
+use super::{Data, Output, write};
+use crate::limits::QUEUED_BYTES_MAX;
 use crate::runtime::buffer::ReadBytes;
 use crate::runtime::socket::split;
 use crate::runtime::task;

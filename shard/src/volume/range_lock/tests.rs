@@ -1,6 +1,7 @@
 //! Who waits for whom.
 
-use super::{Busy, HOLDERS_MAX, Held, RangeLock};
+use super::{Busy, Held, RangeLock};
+use crate::limits::HOLDERS_MAX;
 use futures_lite::future::{block_on, poll_once};
 use holdfast_core::block::{Block, BlockRange};
 use std::future::Future;

@@ -1,5 +1,6 @@
 //! How ranges are cut.
-use super::super::{PIECE_BYTES, covering, pieces};
+use super::super::{covering, pieces};
+use crate::limits::PIECE_BYTES;
 use holdfast_core::block::{Block, BlockRange};
 use holdfast_iscsi::request::ByteRange;
 
