@@ -118,9 +118,10 @@ impl Store {
             if *map.volume(slot) != record {
                 map.set_volume(slot, record.size_blocks, record.epoch, record.lsn);
             }
-            if core::mem::take(&mut volume.attributes_dirty) {
-                map.unreserve_pages(crate::map::attribute_pages(volume.attributes.len()));
-                map.set_attributes(slot, &volume.attributes);
+            map.unreserve_pages(volume.attribute_pages_reserved());
+            let dirty = core::mem::take(&mut volume.attributes_dirty);
+            if let Some(attributes) = volume.attributes.as_deref().filter(|_| dirty) {
+                map.set_attributes(slot, attributes);
             }
         }
     }

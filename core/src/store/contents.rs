@@ -34,7 +34,8 @@ pub(super) struct Volume<T> {
     /// The frame that created it, while it has no slot.
     pub(super) created: FrameSeq,
     pub(super) size_blocks: u64,
-    pub(super) attributes: Vec<u8>,
+    /// None: the page that held them is damaged and they were not set since.
+    pub(super) attributes: Option<Vec<u8>>,
     /// The attributes changed since the last flush; pages for them are reserved.
     pub(super) attributes_dirty: bool,
     /// Set when its removal is in a frame: nothing may follow in the log.
@@ -50,6 +51,18 @@ pub(super) struct Version {
     pub(super) lsn: Lsn,
 }
 
+impl<T> Volume<T> {
+    /// Pages that the next flush needs for attributes.
+    pub(super) fn attribute_pages_reserved(&self) -> u32 {
+        match &self.attributes {
+            Some(attributes) if self.attributes_dirty => {
+                crate::map::attribute_pages(attributes.len())
+            }
+            _ => 0,
+        }
+    }
+}
+
 impl<T> Contents<T> {
     /// What the map holds, with nothing above it.
     pub(super) fn new(map: Box<Map>) -> Self {
@@ -58,7 +71,7 @@ impl<T> Contents<T> {
                 slot: Some(slot),
                 created: FrameSeq(0),
                 size_blocks: record.size_blocks,
-                attributes: map.attributes(slot).unwrap_or_default().to_vec(),
+                attributes: map.attributes(slot).map(<[u8]>::to_vec),
                 attributes_dirty: false,
                 leaving: false,
                 primary: Primary::alone(record.epoch, record.lsn),
@@ -83,6 +96,7 @@ impl<T> Contents<T> {
             epoch: volume.primary.epoch(),
             committed: volume.primary.committed(),
             chunks: volume.slot.map_or(0, |slot| self.map.used_chunks(slot)),
+            attributes_lost: volume.attributes.is_none(),
         })
     }
 
@@ -297,7 +311,7 @@ impl<T> Contents<T> {
             slot: None,
             created: seq,
             size_blocks,
-            attributes: Vec::new(),
+            attributes: Some(Vec::new()),
             attributes_dirty: false,
             leaving: false,
             primary: Primary::alone(epoch, Lsn(0)),
@@ -315,10 +329,7 @@ impl<T> Contents<T> {
             }
             self.give_back(id, *chunk, overlay);
         }
-        if volume.attributes_dirty {
-            self.map
-                .unreserve_pages(crate::map::attribute_pages(volume.attributes.len()));
-        }
+        self.map.unreserve_pages(volume.attribute_pages_reserved());
         if let Some(slot) = volume.slot {
             self.removed.push((seq, slot));
         }
@@ -329,12 +340,9 @@ impl<T> Contents<T> {
             .volumes
             .get_mut(&id)
             .expect("committed before its removal");
-        if volume.attributes_dirty {
-            // The new blob brought its own reservation.
-            self.map
-                .unreserve_pages(crate::map::attribute_pages(volume.attributes.len()));
-        }
-        volume.attributes = bytes;
+        // The new blob brought its own reservation.
+        self.map.unreserve_pages(volume.attribute_pages_reserved());
+        volume.attributes = Some(bytes);
         volume.attributes_dirty = true;
     }
 

@@ -265,12 +265,13 @@ impl Store {
         self.contents.provisioning(volume, range, runs_max)
     }
 
-    /// The attributes blob of a volume; empty when none was set.
+    /// The attributes blob of a volume; empty when none was set, `None` when there is no such volume
+    /// or its blob is lost ([`VolumeInfo::attributes_lost`]).
     pub fn attributes(&self, volume: VolumeId) -> Option<&[u8]> {
         self.contents
             .volumes
             .get(&volume)
-            .map(|volume| volume.attributes.as_slice())
+            .and_then(|volume| volume.attributes.as_deref())
     }
 
     /// One volume.

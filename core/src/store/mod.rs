@@ -368,6 +368,9 @@ pub struct VolumeInfo {
     pub committed: Lsn,
     /// Chunks that it uses, without those only in the log.
     pub chunks: u64,
+    /// Its attributes blob is damaged: it must not be served, because nobody knows whose reservations
+    /// hold. Setting the blob anew mends it.
+    pub attributes_lost: bool,
 }
 
 /// How full a store is.

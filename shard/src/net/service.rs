@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::messages::{ShardSender, ToShard};
 use crate::runtime::slots::Slots;
 use crate::runtime::{socket, task};
-use crate::shard::VolumeEntry;
+use crate::shard::{ATTRIBUTES_LOST, VolumeEntry};
 use crate::volume::Volume;
 use holdfast_core::id::VolumeId;
 use holdfast_core::link::Assignment;
@@ -169,7 +169,10 @@ impl Service {
             block: LogicalBlock::Bytes512,
         };
         let machine = volume.store().machine();
-        let attributes = machine.attributes(volume.id()).unwrap_or_default();
+        // Never as if none had been saved.
+        let Some(attributes) = machine.attributes(volume.id()) else {
+            return Err(ATTRIBUTES_LOST.into());
+        };
         let unit = LogicalUnit::new(config, attributes)
             .map_err(|error| format!("the volume's saved reservations: {error}"))?;
         let target = Target::new(TargetConfig {

@@ -49,6 +49,9 @@ impl Shard {
                 return Err((ReplyCode::NotFound, message.into()));
             }
         };
+        if let Some(reason) = entry.refusal() {
+            return Err((ReplyCode::StoreFailed, reason.into()));
+        }
         self.service
             .serve(&entry, &assignment)
             .map_err(|message| (ReplyCode::Invalid, message))?;

@@ -70,6 +70,11 @@ struct StoreEntry {
     state: StoreState,
 }
 
+/// Why a volume whose attributes blob is damaged is not served: a host could write past a reservation
+/// that another one was promised.
+pub(crate) const ATTRIBUTES_LOST: &str =
+    "its stored persistent reservations are damaged; restore the store or delete the volume";
+
 /// A volume of one of the stores.
 pub(crate) struct VolumeEntry {
     /// Executes its commands.
@@ -146,6 +151,15 @@ async fn tick(shard: Rc<Shard>) {
     }
 }
 
+impl VolumeEntry {
+    /// Why this volume cannot be served though its store can.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        let info = self.volume.store().machine().volume(self.volume.id());
+        info.is_some_and(|info| info.attributes_lost)
+            .then_some(ATTRIBUTES_LOST)
+    }
+}
+
 impl Shard {
     fn on_message(self: &Rc<Self>, message: ToShard) {
         match message {
@@ -194,7 +208,10 @@ impl Shard {
         for driver in self.open_stores() {
             let ids: Vec<VolumeId> = driver.machine().volumes().map(|info| info.id).collect();
             for id in ids {
-                self.add_volume(id, driver);
+                let entry = self.add_volume(id, driver);
+                if let Some(reason) = entry.refusal() {
+                    error!(store = driver.name(), volume = %id, reason, "the volume is not served");
+                }
             }
         }
     }

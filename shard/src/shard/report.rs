@@ -52,7 +52,10 @@ impl Shard {
         let mut report = VolumeReport {
             volume_id: volume.id().0.to_vec(),
             store_id: store.id().0.to_vec(),
-            failed: store.failure().unwrap_or_default(),
+            failed: store
+                .failure()
+                .or_else(|| entry.refusal().map(str::to_owned))
+                .unwrap_or_default(),
             sessions: self.service.sessions(volume.id()),
             ..VolumeReport::default()
         };

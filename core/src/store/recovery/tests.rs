@@ -5,6 +5,7 @@ use crate::block::{Block, BlockRange};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::BLOCK_BYTES;
 use crate::lsn::Epoch;
+use crate::map::page::{PageKind, identify};
 use crate::store::{Event, Location, Lookup, Tag};
 use crate::testing::disk::Image;
 use crate::testing::driver::{BlockRead, Driver, formatted, recover};
@@ -144,6 +145,80 @@ fn damaged_map_page_costs_what_it_describes() {
         }
     }
     assert!(refused >= 1, "the volume table is one of them");
+}
+
+fn attributes(driver: &mut Driver, bytes: &[u8]) {
+    driver.event(Event::SetAttributes {
+        tag: Tag(4),
+        volume: VOLUME,
+        bytes: bytes.to_vec(),
+    });
+    driver.settle();
+}
+
+/// Places of the map pages of `kind` that the last checkpoint refers to or an older one left.
+fn pages(driver: &Driver, kind: PageKind) -> Vec<StoreOffset> {
+    let layout = *driver.store.layout();
+    let image = driver.disk.current();
+    (0..layout.page_slots)
+        .map(|slot| layout.page(slot))
+        .filter(|at| {
+            let page = identify(&image.read(*at, BLOCK_BYTES), driver.store.id());
+            page.is_ok_and(|(id, _)| id.kind == kind)
+        })
+        .collect()
+}
+
+/// Cost of its loss: a host writes past a reservation that another one holds.
+#[test]
+fn volume_with_damaged_attributes_says_so_and_keeps_them_damaged() {
+    let mut driver = driver();
+    write(&mut driver, 0, 4, 1);
+    attributes(&mut driver, b"reserved");
+    checkpoint(&mut driver);
+    let places = pages(&driver, PageKind::Attributes);
+    assert_eq!(places.len(), 1);
+    let mut damaged = reopen(&flipped(&driver, places[0], 8 * 100)).unwrap();
+    assert!(damaged.store.volume(VOLUME).unwrap().attributes_lost);
+    assert_eq!(damaged.store.attributes(VOLUME), None);
+    assert_eq!(read(&damaged, 3), Some(1));
+    // A checkpoint of other things does not make the loss look like an empty blob.
+    write(&mut damaged, 8, 4, 2);
+    checkpoint(&mut damaged);
+    let mut again = reopen(damaged.disk.current()).unwrap();
+    assert!(again.store.volume(VOLUME).unwrap().attributes_lost);
+    attributes(&mut again, b"anew");
+    assert!(!again.store.volume(VOLUME).unwrap().attributes_lost);
+    checkpoint(&mut again);
+    let mended = reopen(again.disk.current()).unwrap();
+    assert_eq!(mended.store.attributes(VOLUME), Some(&b"anew"[..]));
+}
+
+#[test]
+fn attributes_in_the_log_replace_a_damaged_page() {
+    let mut driver = driver();
+    attributes(&mut driver, b"reserved");
+    checkpoint(&mut driver);
+    attributes(&mut driver, b"newer");
+    let places = pages(&driver, PageKind::Attributes);
+    let damaged = reopen(&flipped(&driver, places[0], 8 * 100)).unwrap();
+    assert_eq!(damaged.store.attributes(VOLUME), Some(&b"newer"[..]));
+}
+
+#[test]
+fn volume_with_damaged_attributes_can_be_removed() {
+    let mut driver = driver();
+    attributes(&mut driver, b"reserved");
+    checkpoint(&mut driver);
+    let places = pages(&driver, PageKind::Attributes);
+    let mut damaged = reopen(&flipped(&driver, places[0], 8 * 100)).unwrap();
+    let (tag, id) = (Tag(5), VOLUME);
+    damaged.event(Event::RemoveVolume { tag, id });
+    damaged.settle();
+    checkpoint(&mut damaged);
+    let (store, findings) = recover(damaged.disk.current(), Config::default()).unwrap();
+    assert_eq!(store.volumes().count(), 0);
+    assert_eq!(findings, [""; 0]);
 }
 
 #[test]
