@@ -54,6 +54,14 @@ impl ChunkIndex {
     pub fn first_block(self) -> Block {
         Block(self.0 * CHUNK_BLOCKS as u64)
     }
+
+    /// All blocks of the chunk.
+    pub fn range(self) -> BlockRange {
+        BlockRange {
+            first: self.first_block(),
+            count: u32::try_from(CHUNK_BLOCKS).expect("a chunk has few blocks"),
+        }
+    }
 }
 
 impl StoreOffset {

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod link;
 pub mod lsn;
 pub mod map;
+pub mod peer;
 pub mod replication;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]

@@ -1,5 +1,7 @@
 //! Every bound of the data plane, with its unit and its reason. Bounds are not repeated elsewhere.
 
+use core::time::Duration;
+
 /// Bytes of a block, the unit of checksums, of the dirty map and of crash atomicity (I12).
 ///
 /// Equal to the physical sector of the disks we meet, so a block is never torn by a larger sector.
@@ -47,6 +49,27 @@ pub const ATTRIBUTES_BYTES_MAX: usize = 32 << 10;
 /// Bytes of one message on the control link at most.
 pub const LINK_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of the body of one message between peers at most: the largest attributes blob and some room.
+pub const PEER_BODY_BYTES_MAX: usize = ATTRIBUTES_BYTES_MAX + 1024;
+
+/// Bytes of payload behind one message between peers at most: a chunk.
+pub const PEER_PAYLOAD_BYTES_MAX: usize = CHUNK_BYTES;
+
+/// How often the primary's side of a stream between peers asks for a sign of life.
+pub const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// How long a primary may serve after it *sent* a heartbeat that every other in-sync copy answered.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+/// What a copy adds to the lease that it granted, for clocks of another speed.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(200);
+
+/// Silence after which a peer is taken for lost.
+pub const PEER_SILENCE: Duration = Duration::from_millis(600);
+
+/// Reigns that a copy's history tells a peer at most; older ones are left out.
+pub const PEER_REIGNS_MAX: usize = 32;
+
 /// Characters of a volume's name at most; names are `[a-z0-9][a-z0-9.-]*`, so they fit an IQN.
 pub const VOLUME_NAME_CHARS_MAX: usize = 63;
 
@@ -59,6 +82,8 @@ pub const MAP_LOAD_PAGES_MAX: usize = 1024;
 /// Findings listed by a check at most; the others are counted.
 pub const CHECK_FINDINGS_MAX: usize = 1000;
 
+const _: () = assert!(HEARTBEAT.as_millis() * 2 < PEER_SILENCE.as_millis());
+const _: () = assert!(PEER_SILENCE.as_millis() * 2 < LEASE.as_millis());
 const _: () = assert!(CHUNK_BYTES == 65536);
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX < WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));

@@ -12,6 +12,7 @@
 //! committed blocks that are still in the log. After a failed write or sync nothing succeeds any more.
 
 mod admit;
+pub mod append;
 mod checkpoint;
 mod commit;
 mod contents;
