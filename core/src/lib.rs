@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod block;
 pub mod checksum;
+pub mod cluster;
 pub mod id;
 pub mod limits;
 pub mod link;

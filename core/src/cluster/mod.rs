@@ -1,0 +1,12 @@
+//! The cluster's decisions about a volume: who is its primary, which copies may become it, where
+//! copies belong, how well it is.
+//!
+//! Modules in reading order: what is registered (`set`), what comes in and goes out (`message`), who
+//! may reign next (`election`), the machine that drives it (`coordinator`), bounds (`limits`).
+//! Not here: the registry, heartbeats, the wire (`control`), the copies themselves (`replication`).
+
+pub mod coordinator;
+pub mod election;
+pub mod limits;
+pub mod message;
+pub mod set;
