@@ -101,6 +101,7 @@ pub fn order_to(request_id: u64, order: &Order) -> link::Message {
             advertised_portals: portals.clone(),
             access: Some(link_access(&volume.access)),
             create: *create,
+            ..link::Assignment::default()
         }),
     };
     link::Message {

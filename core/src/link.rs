@@ -7,7 +7,11 @@
 //!
 //! Invariants: an assignment is retained by the agent until a reply with its `request_id` and result
 //! OK came back, and is sent again after each reconnect; applying it twice is the same as once. An
-//! assignment with a lower epoch than the one applied is refused. Losing the link stops no host I/O.
+//! assignment with a lower epoch than the one applied is refused, one of a lower `set_version` in the
+//! same epoch too. Losing the link stops no host I/O.
+//!
+//! `Fence` is answered by `Fenced`, `Propose` by `ProposalAnswer`, each with the request's id; the two
+//! directions number their requests independently.
 
 use crate::limits::LINK_MESSAGE_BYTES_MAX;
 use alloc::string::String;
@@ -15,7 +19,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 /// Version spoken by this build. A peer whose range does not contain it is refused with a reason.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One message of either direction.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -24,7 +28,7 @@ pub struct Message {
     #[prost(uint64, tag = "1")]
     pub request_id: u64,
     /// What it says.
-    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub body: Option<Body>,
 }
 
@@ -52,6 +56,18 @@ pub enum Body {
     /// Agent to volume server: log hosts out, checkpoint, close the stores, exit.
     #[prost(message, tag = "8")]
     Drain(Drain),
+    /// Agent to volume server: this copy obeys no reign below this epoch any more; say how far it is.
+    #[prost(message, tag = "9")]
+    Fence(Fence),
+    /// Volume server to agent: the answer.
+    #[prost(message, tag = "10")]
+    Fenced(Fenced),
+    /// Volume server to agent: the primary wants another in-sync set registered.
+    #[prost(message, tag = "11")]
+    Propose(Propose),
+    /// Agent to volume server: the masters' answer.
+    #[prost(message, tag = "12")]
+    ProposalAnswer(ProposalAnswer),
 }
 
 /// Who connects.
@@ -72,6 +88,10 @@ pub struct Hello {
     /// The state at this moment.
     #[prost(message, optional, tag = "5")]
     pub report: Option<Report>,
+    /// Where volume servers of other nodes reach this one, `ADDR:PORT`; empty: nowhere, so it takes
+    /// no copies of replicated volumes.
+    #[prost(string, tag = "6")]
+    pub peer_address: String,
 }
 
 /// The agent's answer to [`Hello`].
@@ -122,6 +142,174 @@ pub struct Assignment {
     /// missing volume is an error, never silently an empty disk.
     #[prost(bool, tag = "9")]
     pub create: bool,
+    /// What this copy is in the reign.
+    #[prost(enumeration = "Role", tag = "10")]
+    pub role: i32,
+    /// All copies of the volume, this one included; empty for [`Role::Alone`].
+    #[prost(message, repeated, tag = "11")]
+    pub members: Vec<Member>,
+    /// Version of the in-sync set within the epoch.
+    #[prost(uint64, tag = "12")]
+    pub set_version: u64,
+    /// When a write of a replicated volume is acknowledged.
+    #[prost(enumeration = "Durability", tag = "13")]
+    pub durability: i32,
+    /// How hosts find the primary.
+    #[prost(enumeration = "Paths", tag = "14")]
+    pub paths: i32,
+}
+
+/// What a copy is in a reign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    /// The only copy.
+    Alone = 0,
+    /// Serves hosts and orders their writes.
+    Primary = 1,
+    /// Follows the primary.
+    Secondary = 2,
+}
+
+/// When a write of a replicated volume is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Durability {
+    /// Durable on every copy of the in-sync set.
+    SyncAll = 0,
+    /// Durable on a majority of the configured three copies.
+    SyncQuorum = 1,
+    /// Durable on the primary only: the loss of its node may lose acknowledged writes.
+    BestEffort = 2,
+}
+
+/// How hosts find the primary among the nodes with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Paths {
+    /// The others send logins on to it.
+    Redirect = 0,
+    /// All take logins; the others report standby (ALUA).
+    Multipath = 1,
+}
+
+/// One copy of a replicated volume.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Member {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub store_id: Vec<u8>,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub node_id: Vec<u8>,
+    /// Where its volume server listens for peers, `ADDR:PORT`; empty while unknown.
+    #[prost(string, tag = "3")]
+    pub peer_address: String,
+    /// It belongs to the in-sync set.
+    #[prost(bool, tag = "4")]
+    pub in_sync: bool,
+    /// Its iSCSI portals, `ADDR:PORT`.
+    #[prost(string, repeated, tag = "5")]
+    pub portals: Vec<String>,
+    /// It is the primary of the reign.
+    #[prost(bool, tag = "6")]
+    pub primary: bool,
+}
+
+/// An order to obey no reign below `epoch`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Fence {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub volume_id: Vec<u8>,
+    /// The reign that may follow.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Which copy, 16 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub store_id: Vec<u8>,
+}
+
+/// What a copy is, after it was fenced or refused to be.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Fenced {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub volume_id: Vec<u8>,
+    /// The promise is durable. False: `reason` says why not, `epoch` what is promised already.
+    #[prost(bool, tag = "2")]
+    pub ok: bool,
+    /// The epoch promised.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// Epoch of its last durable record.
+    #[prost(uint64, tag = "4")]
+    pub last_epoch: u64,
+    /// Its last durable LSN.
+    #[prost(uint64, tag = "5")]
+    pub last_lsn: u64,
+    /// Up to where it knows that all is committed.
+    #[prost(uint64, tag = "6")]
+    pub committed_lsn: u64,
+    /// It lacks changes and must not be promoted.
+    #[prost(bool, tag = "7")]
+    pub resyncing: bool,
+    /// Milliseconds until the lease that it granted to the old primary has run out; 0: it was the
+    /// primary, and serves no more.
+    #[prost(uint64, tag = "8")]
+    pub lease_left_ms: u64,
+    /// Why not; empty when `ok`.
+    #[prost(string, tag = "9")]
+    pub reason: String,
+    /// Which copy, 16 bytes.
+    #[prost(bytes = "vec", tag = "10")]
+    pub store_id: Vec<u8>,
+}
+
+/// A primary's wish for another in-sync set.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Propose {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub volume_id: Vec<u8>,
+    /// The primary's reign.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The set that it replaces.
+    #[prost(uint64, tag = "3")]
+    pub set_version: u64,
+    /// The stores of the wanted set, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub in_sync: Vec<Vec<u8>>,
+    /// For people.
+    #[prost(string, tag = "5")]
+    pub reason: String,
+    /// The primary's copy, 16 bytes.
+    #[prost(bytes = "vec", tag = "6")]
+    pub store_id: Vec<u8>,
+}
+
+/// The masters' answer to [`Propose`]: what is registered now.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProposalAnswer {
+    /// The set is registered.
+    #[prost(bool, tag = "1")]
+    pub accepted: bool,
+    /// The epoch registered; higher than the proposer's: it is no longer the primary.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Version of the set registered.
+    #[prost(uint64, tag = "3")]
+    pub set_version: u64,
+    /// The set registered.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub in_sync: Vec<Vec<u8>>,
+    /// Why not; empty when accepted.
+    #[prost(string, tag = "5")]
+    pub reason: String,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "6")]
+    pub volume_id: Vec<u8>,
 }
 
 /// Who may log in to a target, and with which proof.
@@ -257,6 +445,77 @@ pub struct VolumeReport {
     /// Why it is not served; empty while it is.
     #[prost(string, tag = "9")]
     pub failed: String,
+    /// What this copy is now. A copy of a replicated volume without a reign says secondary.
+    #[prost(enumeration = "Role", tag = "10")]
+    pub role: i32,
+    /// Hosts' commands are carried out here now.
+    #[prost(bool, tag = "11")]
+    pub serving: bool,
+    /// The in-sync set in force here, store ids of 16 bytes.
+    #[prost(bytes = "vec", repeated, tag = "12")]
+    pub in_sync: Vec<Vec<u8>>,
+    /// Its version.
+    #[prost(uint64, tag = "13")]
+    pub set_version: u64,
+    /// Up to where it knows that all is committed.
+    #[prost(uint64, tag = "14")]
+    pub committed_lsn: u64,
+    /// Secondary: milliseconds since it last heard its primary; `u64::MAX` when never.
+    #[prost(uint64, tag = "15")]
+    pub primary_silent_ms: u64,
+    /// Primary: the other copies.
+    #[prost(message, repeated, tag = "16")]
+    pub copies: Vec<CopyReport>,
+    /// It is a copy of a replicated volume that lacks changes.
+    #[prost(bool, tag = "17")]
+    pub resyncing: bool,
+    /// Highest epoch promised.
+    #[prost(uint64, tag = "18")]
+    pub promised_epoch: u64,
+}
+
+/// Another copy in the eyes of the primary.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CopyReport {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub store_id: Vec<u8>,
+    /// How it is.
+    #[prost(enumeration = "CopyState", tag = "2")]
+    pub state: i32,
+    /// What it has durable.
+    #[prost(uint64, tag = "3")]
+    pub durable_lsn: u64,
+    /// Records that it lacks.
+    #[prost(uint64, tag = "4")]
+    pub lag_lsn: u64,
+    /// Bytes of the resync done.
+    #[prost(uint64, tag = "5")]
+    pub resync_done_bytes: u64,
+    /// Bytes of the resync in all, as far as is known.
+    #[prost(uint64, tag = "6")]
+    pub resync_total_bytes: u64,
+    /// Its speed now.
+    #[prost(uint64, tag = "7")]
+    pub resync_bytes_per_second: u64,
+}
+
+/// How a copy is, in the eyes of its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum CopyState {
+    /// No stream to it.
+    Down = 0,
+    /// The stream is up; where it stands is being asked.
+    Attaching = 1,
+    /// It gets the records that it lacks.
+    CatchingUp = 2,
+    /// It gets the blocks that it lacks.
+    Resyncing = 3,
+    /// It has all, and waits for the masters to register it.
+    Joining = 4,
+    /// It belongs to the in-sync set.
+    InSync = 5,
 }
 
 /// A peer broke the framing.

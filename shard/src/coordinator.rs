@@ -7,7 +7,7 @@ use crate::limits::{DRAIN_MAX, REPORT_PERIOD};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use holdfast_core::id::VolumeId;
 use holdfast_core::link::{
-    Assignment, Body, Hello, Message, Reply, ReplyCode, Report, VERSION, encode,
+    Assignment, Body, Fence, Fenced, Hello, Message, Reply, ReplyCode, Report, VERSION, encode,
 };
 use std::collections::HashSet;
 use std::io::Write;
@@ -101,6 +101,7 @@ impl Router {
             pid: std::process::id(),
             portals: self.portals.clone(),
             report: Some(self.report()),
+            peer_address: String::new(),
         };
         self.send(0, Body::Hello(hello));
     }
@@ -129,6 +130,10 @@ impl Router {
                     ),
                 }
             }
+            Some(Body::Fence(fence)) if self.welcomed => self.refuse_fence(id, fence),
+            Some(Body::ProposalAnswer(_)) if self.welcomed => {
+                warn!(request = id, "an answer to a proposal that nobody made");
+            }
             Some(Body::Drain(_)) if self.welcomed => {
                 self.reply(id, Reply::default());
                 self.drain();
@@ -153,6 +158,17 @@ impl Router {
                 self.reply(id, refusal(ReplyCode::NotFound, reason));
             }
         }
+    }
+
+    /// A volume with one copy has no other reign to wait for.
+    fn refuse_fence(&mut self, id: u64, fence: Fence) {
+        let fenced = Fenced {
+            volume_id: fence.volume_id,
+            store_id: fence.store_id,
+            reason: "not a replicated volume".into(),
+            ..Fenced::default()
+        };
+        self.send(id, Body::Fenced(fenced));
     }
 
     fn remove(&mut self, id: u64, volume: VolumeId) {

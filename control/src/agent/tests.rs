@@ -204,6 +204,7 @@ fn hello(version: u32, volumes: &[(VolumeId, u64)]) -> Body {
         pid: 42,
         portals: vec!["127.0.0.1:3260".into()],
         report: Some(report(volumes)),
+        ..Default::default()
     })
 }
 

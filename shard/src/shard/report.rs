@@ -63,9 +63,12 @@ impl Shard {
             report.size_bytes = info.size_blocks * BLOCK_BYTES as u64;
             report.used_bytes = info.chunks * CHUNK_BYTES as u64;
             report.durable_lsn = info.committed.0;
+            report.committed_lsn = info.committed.0;
         }
         if let Some(assignment) = &*entry.assignment.borrow() {
             report.epoch = assignment.epoch;
+            report.set_version = assignment.set_version;
+            report.serving = report.failed.is_empty();
         }
         let counters = volume.counters();
         report.commands = vec![
