@@ -5,6 +5,7 @@ use holdfast_core::block::{Block, BlockRange};
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::BLOCK_BYTES;
 use holdfast_core::lsn::Epoch;
+use holdfast_core::store::append::Sharing;
 use holdfast_core::store::layout::Layout;
 use holdfast_core::store::recovery::{Next, Recovery};
 use holdfast_core::store::{Config, Data, Effect, Event, PayloadId, Tag};
@@ -60,6 +61,7 @@ impl Bench {
             id: VOLUME,
             size_blocks: VOLUME_BYTES / BLOCK_BYTES as u64,
             epoch: Epoch(1),
+            sharing: Sharing::Alone,
         });
         bench.drain(1);
         bench
@@ -103,7 +105,10 @@ impl Bench {
                 return;
             }
             Effect::Release { .. } => return,
-            Effect::Lost { .. } | Effect::Failed { .. } => panic!("{effect:?}"),
+            Effect::Appended { .. }
+            | Effect::Durable { .. }
+            | Effect::Lost { .. }
+            | Effect::Failed { .. } => panic!("{effect:?}"),
         };
         self.queue.push_back(event);
     }

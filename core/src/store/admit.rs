@@ -4,6 +4,7 @@
 //! mapping; the rest is logged with its payload. What a part's later flush needs is reserved here, or
 //! the request waits for the checkpoint that frees it; when none can, it ends as `NoSpace`.
 
+use super::append::Sharing;
 use super::machine::{Io, Opening, Part, PartBody, Request, Store, complete};
 use super::{Data, Effect, Event, PayloadId, PayloadSlice, RequestError, Tag};
 use crate::block::{Block, BlockRange, PhysicalChunk};
@@ -46,9 +47,10 @@ impl Store {
                 id,
                 size_blocks,
                 epoch,
+                sharing,
             } => {
-                let sized = check_size(size_blocks);
-                let body = sized.map(|()| PartBody::Create { size_blocks, epoch });
+                let checked = check_size(size_blocks).and_then(|()| check_alone(sharing));
+                let body = checked.map(|()| PartBody::Create { size_blocks, epoch });
                 self.queue(tag, id, body, effects);
             }
             Event::ResizeVolume {
@@ -60,8 +62,14 @@ impl Store {
                 let body = sized.map(|()| PartBody::Resize { size_blocks });
                 self.queue(tag, id, body, effects);
             }
-            Event::SetEpoch { tag, id, epoch } => {
-                self.queue(tag, id, Ok(PartBody::SetEpoch(epoch)), effects);
+            Event::BeginEpoch {
+                tag,
+                volume,
+                epoch,
+                sharing,
+            } => {
+                let body = check_alone(sharing).map(|()| PartBody::SetEpoch(epoch));
+                self.queue(tag, volume, body, effects);
             }
             Event::RemoveVolume { tag, id } => {
                 self.queue(tag, id, Ok(PartBody::Remove), effects);
@@ -71,6 +79,7 @@ impl Store {
             | Event::CopyDone { .. }
             | Event::SyncDone { .. }
             | Event::Tick => unreachable!("not a request"),
+            shared => refuse_shared(shared, effects),
         }
     }
 
@@ -365,6 +374,27 @@ fn extends(run: &[Part], physical: PhysicalChunk) -> bool {
     };
     let length = u32::try_from(run.len()).expect("bounded by DIRECT_RUN_CHUNKS_MAX");
     length < DIRECT_RUN_CHUNKS_MAX && start.0 + length == physical.0
+}
+
+/// An event of a shared volume, of which there are none.
+fn refuse_shared(event: Event, effects: &mut Vec<Effect>) {
+    let tag = match event {
+        Event::Append { tag, payload, .. } | Event::Fill { tag, payload, .. } => {
+            effects.extend(payload.map(|payload| Effect::Release { payload }));
+            tag
+        }
+        Event::Promise { tag, .. } | Event::Adopt { tag, .. } | Event::EndResync { tag, .. } => tag,
+        _ => return, // A commit, which has no answer.
+    };
+    let result = Err(RequestError::NotShared);
+    effects.push(Effect::Complete { tag, result });
+}
+
+fn check_alone(sharing: Sharing) -> Result<(), RequestError> {
+    match sharing {
+        Sharing::Alone => Ok(()),
+        Sharing::Shared => Err(RequestError::NotShared),
+    }
 }
 
 fn check_size(size_blocks: u64) -> Result<(), RequestError> {

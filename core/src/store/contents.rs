@@ -3,6 +3,7 @@
 //! Applies committed records; the running store and recovery use the same functions. Reserves at
 //! admission what a later flush will need (`pin_*`), and keeps these promises in the overlay.
 
+use super::append::Sharing;
 use super::overlay::{BlockState, ChunkOverlay, Content, Item, Replacement, Reserve};
 use super::{RequestError, VolumeInfo};
 use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
@@ -93,7 +94,13 @@ impl<T> Contents<T> {
         Some(VolumeInfo {
             id,
             size_blocks: volume.size_blocks,
+            sharing: Sharing::Alone,
             epoch: volume.primary.epoch(),
+            promised: volume.primary.epoch(),
+            appended: volume.primary.appended(),
+            durable: volume.primary.committed(),
+            last_epoch: volume.primary.epoch(),
+            resync: None,
             committed: volume.primary.committed(),
             chunks: volume.slot.map_or(0, |slot| self.map.used_chunks(slot)),
             attributes_lost: volume.attributes.is_none(),

@@ -11,14 +11,15 @@ use super::layout::Layout;
 use super::slab::Slab;
 use super::superblock::Superblock;
 use super::{
-    Config, CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup, PayloadId,
-    RequestError, Run, Tag, Usage, VolumeInfo,
+    Change, Config, CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup,
+    PayloadId, PendingRecord, RequestError, Run, Tag, Usage, VolumeInfo,
 };
 use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::STORE_REQUESTS_MAX;
 use crate::lsn::{Epoch, FrameSeq, Lsn};
 use crate::map::check::Finding;
+use crate::replication::Reign;
 use crate::wal::ring::{Position, Ring};
 use crate::wal::scan::LogPoint;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -287,6 +288,32 @@ impl Store {
             .filter_map(|id| self.contents.info(*id))
     }
 
+    /// The reigns that a volume's log knows, ascending: the last 8, and all that begin behind what is
+    /// committed.
+    pub fn reigns(&self, volume: VolumeId) -> &[Reign] {
+        let _ = volume;
+        &[]
+    }
+
+    /// Records of a shared volume behind `from` that are not known to be committed, in order.
+    pub fn pending(&self, volume: VolumeId, from: Lsn) -> impl Iterator<Item = PendingRecord> + '_ {
+        let _ = (volume, from);
+        core::iter::empty()
+    }
+
+    /// How the blocks of a volume from `from` on changed since `base`, as runs without gaps, at most
+    /// `runs_max`; 0 means that everything stored counts. Ends at the end of the volume.
+    pub fn changed(
+        &self,
+        volume: VolumeId,
+        from: Block,
+        base: Lsn,
+        runs_max: usize,
+    ) -> Result<Vec<Change>, RequestError> {
+        let _ = (volume, from, base, runs_max);
+        Err(RequestError::NotShared)
+    }
+
     /// How full the store is.
     pub fn usage(&self) -> Usage {
         let map = self.contents.map.usage();
@@ -524,14 +551,25 @@ fn refuse_failed(event: Event, effects: &mut Vec<Effect>) {
             effects.push(Effect::Release { payload });
             tag
         }
+        Event::Append { tag, payload, .. } | Event::Fill { tag, payload, .. } => {
+            effects.extend(payload.map(|payload| Effect::Release { payload }));
+            tag
+        }
         Event::Unmap { tag, .. }
         | Event::SetAttributes { tag, .. }
         | Event::CreateVolume { tag, .. }
         | Event::ResizeVolume { tag, .. }
-        | Event::SetEpoch { tag, .. }
+        | Event::BeginEpoch { tag, .. }
+        | Event::Promise { tag, .. }
+        | Event::Adopt { tag, .. }
+        | Event::EndResync { tag, .. }
         | Event::RemoveVolume { tag, .. }
         | Event::Checkpoint { tag } => tag,
-        Event::WriteDone { .. } | Event::CopyDone { .. } | Event::SyncDone { .. } | Event::Tick => {
+        Event::WriteDone { .. }
+        | Event::CopyDone { .. }
+        | Event::SyncDone { .. }
+        | Event::Commit { .. }
+        | Event::Tick => {
             return;
         }
     };

@@ -28,9 +28,11 @@ mod replay;
 mod slab;
 pub mod superblock;
 
-use crate::block::{BlockRange, StoreOffset};
+use self::append::{AppendBody, Resync, Sharing};
+use crate::block::{Block, BlockRange, StoreOffset};
 use crate::id::VolumeId;
 use crate::lsn::{Epoch, Lsn};
+use crate::replication::Reign;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -136,6 +138,8 @@ pub enum Event {
         size_blocks: u64,
         /// Its first epoch.
         epoch: Epoch,
+        /// Whether other stores have copies of it.
+        sharing: Sharing,
     },
     /// Grow a volume. A smaller size is refused as [`RequestError::OutOfRange`].
     ResizeVolume {
@@ -146,14 +150,94 @@ pub enum Event {
         /// Its size in blocks from now on.
         size_blocks: u64,
     },
-    /// Begin a reign. A lower epoch than the present one is refused.
-    SetEpoch {
+    /// The primary begins a reign: a record with the next LSN, which those of the reign follow. Ends when
+    /// that record is durable here. An epoch below the promised one is refused.
+    BeginEpoch {
         /// Request.
         tag: Tag,
         /// The volume.
-        id: VolumeId,
+        volume: VolumeId,
         /// Its epoch from now on.
         epoch: Epoch,
+        /// Who decides from now on what is committed.
+        sharing: Sharing,
+    },
+    /// Accept nothing of a reign before `epoch` any more. Ends when that is durable. An epoch below the
+    /// promised one is refused.
+    Promise {
+        /// Request.
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// The lowest epoch that is obeyed from now on.
+        epoch: Epoch,
+    },
+    /// A secondary follows the reign `epoch`. Ends when that is durable. `keep` below what is committed
+    /// here is refused as [`RequestError::OutOfRange`].
+    Adopt {
+        /// Request.
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// The reign.
+        epoch: Epoch,
+        /// Records above it that are not committed are dropped. Not above what was appended here.
+        keep: Lsn,
+        /// The next record has the LSN behind it: `keep`, or more with `resync`.
+        cut: Lsn,
+        /// The primary's reigns that begin up to `cut`, ascending.
+        reigns: Vec<Reign>,
+        /// The copy lacks changes up to `cut` until [`Event::EndResync`].
+        resync: Option<Resync>,
+    },
+    /// A secondary logs a record of the primary. Ends when it is durable here.
+    Append {
+        /// Request.
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// The reign that sends it: the adopted one, else it is refused as [`RequestError::StaleEpoch`].
+        reign: Epoch,
+        /// The reign that it was written in; lower for a record that is sent again.
+        epoch: Epoch,
+        /// The next LSN, else it is refused as [`RequestError::OutOfRange`].
+        lsn: Lsn,
+        /// What it says.
+        body: AppendBody,
+        /// The data of a write or chunk.
+        payload: Option<PayloadId>,
+    },
+    /// A secondary that resyncs logs committed data of the primary. Takes effect in log order. Ends
+    /// when it is durable here.
+    Fill {
+        /// Request.
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// The reign that sends it.
+        reign: Epoch,
+        /// What the blocks are; a reign it cannot begin.
+        body: AppendBody,
+        /// The data of a write or chunk.
+        payload: Option<PayloadId>,
+        /// The resync has filled everything below this block.
+        cursor: Block,
+    },
+    /// Everything of a resync was filled. Ends when that is durable.
+    EndResync {
+        /// Request.
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// The reign that filled it.
+        reign: Epoch,
+    },
+    /// Records of a shared volume up to here are committed, as far as they are durable here. No answer.
+    Commit {
+        /// The volume.
+        volume: VolumeId,
+        /// The last of them; a lower one than before is ignored.
+        up_to: Lsn,
     },
     /// Forget a volume and return its space. Requests on it that still run may end as
     /// [`RequestError::NotFound`].
@@ -234,13 +318,34 @@ pub enum Effect {
         /// Which.
         payload: PayloadId,
     },
+    /// A record of a shared volume that began here joined a log frame: it can be shipped meanwhile.
+    /// The payload is not released before its request ends.
+    Appended {
+        /// The volume.
+        volume: VolumeId,
+        /// Its LSN.
+        lsn: Lsn,
+        /// Its reign.
+        epoch: Epoch,
+        /// What it says.
+        body: AppendBody,
+        /// The data of a write or chunk.
+        payload: Option<PayloadSlice>,
+    },
+    /// This copy of a shared volume has every record up to this one durable.
+    Durable {
+        /// The volume.
+        volume: VolumeId,
+        /// The last of them.
+        lsn: Lsn,
+    },
     /// A committed block was found damaged when it was moved: it answers as [`Location::Bad`] until
     /// it is written again. To be logged.
     Lost {
         /// The volume.
         volume: VolumeId,
         /// The block.
-        block: crate::block::Block,
+        block: Block,
     },
     /// The store is dead for good; every waiting request was completed with
     /// [`RequestError::StoreFailed`]. To be logged.
@@ -310,6 +415,9 @@ pub enum RequestError {
     /// The epoch is lower than the volume's.
     #[error("the epoch is lower than the volume's")]
     StaleEpoch,
+    /// The volume has no other copies, or this build cannot share it.
+    #[error("the volume is not shared")]
+    NotShared,
     /// [`crate::limits::VOLUMES_PER_STORE_MAX`] volumes exist.
     #[error("the store holds no more volumes")]
     TooManyVolumes,
@@ -356,6 +464,52 @@ pub struct Run {
     pub mapped: bool,
 }
 
+/// A record that is not known to be committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRecord {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Its reign.
+    pub epoch: Epoch,
+    /// What it says.
+    pub body: AppendBody,
+    /// The data of a write or chunk.
+    pub payload: PendingPayload,
+}
+
+/// Where the data of a pending record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingPayload {
+    /// It has none.
+    None,
+    /// In memory that the driver holds for a request of this store.
+    Held(PayloadSlice),
+    /// On the disk from this offset on, as long as the record is pending.
+    Stored(StoreOffset),
+}
+
+/// A run of blocks and how far it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// First block.
+    pub first: Block,
+    /// Length in blocks.
+    pub blocks: u64,
+    /// What became of it.
+    pub kind: ChangeKind,
+}
+
+/// What became of blocks since an LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// Something in their chunk changed, or may when it is committed.
+    Data,
+    /// Nothing is stored: zeros, whenever they became so.
+    Zero,
+    /// Nothing changed.
+    Same,
+}
+
 /// A volume of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
@@ -363,10 +517,22 @@ pub struct VolumeInfo {
     pub id: VolumeId,
     /// Size in blocks.
     pub size_blocks: u64,
-    /// Present epoch.
+    /// Who decides that its records are committed.
+    pub sharing: Sharing,
+    /// The reign that was begun or adopted last.
     pub epoch: Epoch,
-    /// LSN of the last committed record.
+    /// Durable: no lower epoch is obeyed.
+    pub promised: Epoch,
+    /// LSN of the last record in the log, durable or not; where an adopted position jumped, that.
+    pub appended: Lsn,
+    /// LSN up to which every record is durable here.
+    pub durable: Lsn,
+    /// LSN of the last record known to be committed.
     pub committed: Lsn,
+    /// Epoch of the record `appended`, as far as the history tells.
+    pub last_epoch: Epoch,
+    /// The copy lacks changes.
+    pub resync: Option<Resync>,
     /// Chunks that it uses, without those only in the log.
     pub chunks: u64,
     /// Its attributes blob is damaged: it must not be served, because nobody knows whose reservations

@@ -234,6 +234,7 @@ impl Driver {
                 let released = self.payloads.remove(&payload);
                 assert!(released.is_some(), "released once");
             }
+            Effect::Appended { .. } | Effect::Durable { .. } => {}
             Effect::Lost { volume, block } => self.lost.push((volume, block.0)),
             Effect::Failed { reason } => self.failed = Some(reason),
         }

@@ -7,6 +7,7 @@ use crate::block::{Block, BlockRange};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
 use crate::lsn::Epoch;
+use crate::store::append::Sharing;
 use crate::store::layout::Layout;
 use crate::store::{Config, Event, RequestError, Tag};
 use alloc::collections::BTreeMap;
@@ -276,6 +277,7 @@ impl World {
             id,
             size_blocks: VOLUME_BLOCKS,
             epoch: Epoch(1),
+            sharing: Sharing::Alone,
         });
     }
 

@@ -8,6 +8,7 @@ use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::{BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
 use holdfast_core::link::{Assignment, Reply, ReplyCode};
 use holdfast_core::lsn::Epoch;
+use holdfast_core::store::append::Sharing;
 use holdfast_core::store::{Event, RequestError};
 use std::rc::Rc;
 use tracing::info;
@@ -76,6 +77,7 @@ impl Shard {
             id,
             size_blocks,
             epoch,
+            sharing: Sharing::Alone,
         });
         created.receive().await.map_err(refused)?;
         Ok(self.add_volume(id, driver))
@@ -100,7 +102,12 @@ impl Shard {
         }
         if assignment.epoch > info.epoch.0 {
             let epoch = Epoch(assignment.epoch);
-            let set = driver.ask(|tag| Event::SetEpoch { tag, id, epoch });
+            let set = driver.ask(|tag| Event::BeginEpoch {
+                tag,
+                volume: id,
+                epoch,
+                sharing: Sharing::Alone,
+            });
             set.receive().await.map_err(refused)?;
         }
         if size_blocks < info.size_blocks {
@@ -163,7 +170,9 @@ fn refused(error: RequestError) -> Refused {
         RequestError::NotFound => ReplyCode::NotFound,
         RequestError::StaleEpoch => ReplyCode::StaleEpoch,
         RequestError::StoreFailed => ReplyCode::StoreFailed,
-        RequestError::Exists | RequestError::OutOfRange => ReplyCode::Invalid,
+        RequestError::Exists | RequestError::OutOfRange | RequestError::NotShared => {
+            ReplyCode::Invalid
+        }
     };
     (code, error.to_string())
 }

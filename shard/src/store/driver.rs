@@ -292,6 +292,9 @@ impl<D: Disk> StoreDriver<D> {
                 let released = self.payloads.borrow_mut().remove(payload.0);
                 assert!(released.is_some(), "a payload is released once");
             }
+            Effect::Appended { .. } | Effect::Durable { .. } => {
+                unreachable!("no volume of this process is shared")
+            }
             Effect::Lost { volume, block } => warn!(
                 store = %self.name, %volume, %block,
                 "a stored block is damaged: hosts get a medium error until it is written again"

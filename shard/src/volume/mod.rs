@@ -209,6 +209,7 @@ fn response_of(fault: Fault) -> BlockResponse {
             RequestError::StoreFailed
             | RequestError::OutOfRange
             | RequestError::Exists
+            | RequestError::NotShared
             | RequestError::TooManyVolumes,
         ) => BlockResponse::Failed,
     }

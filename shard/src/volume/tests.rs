@@ -15,6 +15,7 @@ use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::BLOCK_BYTES;
 use holdfast_core::lsn::Epoch;
 use holdfast_core::store::Event;
+use holdfast_core::store::append::Sharing;
 use holdfast_core::store::format::format;
 use holdfast_iscsi::request::{BlockRequest, BlockResponse, ByteRange};
 use std::cell::RefCell;
@@ -44,6 +45,7 @@ impl Rig {
             id: VOLUME,
             size_blocks: volume_bytes / BLOCK_BYTES as u64,
             epoch: Epoch(1),
+            sharing: Sharing::Alone,
         });
         created.receive().await.expect("room for a volume");
         rig

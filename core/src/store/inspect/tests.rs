@@ -45,6 +45,7 @@ fn sample() -> Image {
         id: VOLUME,
         size_blocks: 1000,
         epoch: Epoch(1),
+        sharing: crate::store::append::Sharing::Alone,
     });
     driver.settle();
     for chunk in 0..40 {
@@ -163,6 +164,7 @@ fn damage_in_the_log_refuses_and_still_reports_the_map() {
         id: VOLUME,
         size_blocks: 1000,
         epoch: Epoch(1),
+        sharing: crate::store::append::Sharing::Alone,
     });
     driver.settle();
     for _ in 0..3 {

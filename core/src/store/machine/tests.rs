@@ -3,6 +3,7 @@
 use super::*;
 use crate::checksum::crc32c;
 use crate::limits::BLOCK_BYTES;
+use crate::store::append::Sharing;
 use crate::testing::disk::{BlockBytes, Image};
 use crate::testing::driver::{BlockRead, Driver, formatted};
 use alloc::rc::Rc;
@@ -27,6 +28,7 @@ fn driver() -> Driver {
         id: VOLUME,
         size_blocks: 4096,
         epoch: Epoch(1),
+        sharing: Sharing::Alone,
     };
     assert_eq!(run(&mut driver, event), Ok(()));
     driver
@@ -191,9 +193,23 @@ fn attributes_size_and_epoch_survive() {
     };
     run(&mut driver, resize).unwrap();
     let epoch = Epoch(4);
-    run(&mut driver, Event::SetEpoch { tag, id, epoch }).unwrap();
+    run(
+        &mut driver,
+        Event::BeginEpoch {
+            tag,
+            volume: id,
+            epoch,
+            sharing: Sharing::Alone,
+        },
+    )
+    .unwrap();
     let epoch = Epoch(3);
-    let stale = Event::SetEpoch { tag, id, epoch };
+    let stale = Event::BeginEpoch {
+        tag,
+        volume: id,
+        epoch,
+        sharing: Sharing::Alone,
+    };
     assert_eq!(run(&mut driver, stale), Err(RequestError::StaleEpoch));
     for flushed in [false, true] {
         if flushed {
@@ -255,6 +271,7 @@ fn requests_out_of_bounds_are_refused() {
         id: VOLUME,
         size_blocks: 16,
         epoch: Epoch(1),
+        sharing: Sharing::Alone,
     };
     assert_eq!(run(&mut driver, create), Err(RequestError::Exists));
 }

@@ -27,6 +27,7 @@ fn driver() -> Driver {
         id: VOLUME,
         size_blocks: 4096,
         epoch: Epoch(1),
+        sharing: crate::store::append::Sharing::Alone,
     });
     driver.settle();
     driver

@@ -5,6 +5,7 @@ use crate::block::{Block, BlockRange, StoreOffset};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::BLOCK_BYTES;
 use crate::lsn::Epoch;
+use crate::store::append::Sharing;
 use crate::store::layout::{Layout, SUPERBLOCKS};
 use crate::store::{Config, Event, Tag};
 use crate::testing::disk::Image;
@@ -34,6 +35,7 @@ fn sample() -> Image {
             id,
             size_blocks,
             epoch,
+            sharing: Sharing::Alone,
         });
         driver.settle();
         for (first, count) in [(0, 3), (32, 32), (70, 1), (2, 2)] {
@@ -63,7 +65,12 @@ fn sample() -> Image {
             size_blocks,
         });
         let epoch = Epoch(2 + turn);
-        driver.event(Event::SetEpoch { tag, id, epoch });
+        driver.event(Event::BeginEpoch {
+            tag,
+            volume: id,
+            epoch,
+            sharing: Sharing::Alone,
+        });
         driver.settle();
         if turn == 0 {
             driver.event(Event::Checkpoint { tag });
