@@ -12,6 +12,7 @@ extern crate std;
 pub mod block;
 pub mod checksum;
 pub mod cluster;
+pub mod engine;
 pub mod id;
 pub mod limits;
 pub mod link;
