@@ -23,6 +23,10 @@ pub(crate) struct Args {
     /// Address to announce to hosts instead of the portals; once for each.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) advertise: Vec<SocketAddr>,
+    /// Address to listen on for the volume servers of other nodes, which reach it there; without it this
+    /// node takes no copies of replicated volumes.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_reachable)]
+    pub(crate) peer: Option<SocketAddr>,
     /// CPUs to use, as `0,1`; default: all that this process may use.
     #[arg(long, value_name = "CPUS", value_delimiter = ',')]
     pub(crate) cpus: Vec<usize>,
@@ -32,6 +36,17 @@ pub(crate) struct Args {
     /// Microseconds to poll for work before a shard sleeps; for machines with CPUs to spare.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     pub(crate) spin: u64,
+}
+
+/// Reads an address that can be told to others.
+fn parse_reachable(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no ADDR:PORT"))?;
+    if address.ip().is_unspecified() {
+        return Err("name the address at which other nodes reach this one".into());
+    }
+    Ok(address)
 }
 
 /// Reads a size such as `4096`, `64KiB` or `1.5GiB`.

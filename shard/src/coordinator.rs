@@ -5,11 +5,13 @@
 
 use crate::limits::{DRAIN_MAX, REPORT_PERIOD};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
-use holdfast_core::id::VolumeId;
+use crate::peer::hub::Identity;
+use holdfast_core::id::{ClusterId, NodeId, VolumeId};
 use holdfast_core::link::{
-    Assignment, Body, Fence, Fenced, Hello, Message, Reply, ReplyCode, Report, VERSION, encode,
+    Assignment, Body, CopyReport, Fence, Fenced, Hello, Message, ProposalAnswer, Propose, Reply,
+    ReplyCode, Report, VERSION, VolumeReport, Welcome, encode,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,6 +27,11 @@ pub(crate) struct Router {
     /// The last report of each shard; `None` while it still opens its stores.
     reports: Vec<Option<Report>>,
     portals: Vec<String>,
+    /// Where peers reach this process; empty: nowhere.
+    peer_address: String,
+    /// The shard of each proposal that the agent has not answered.
+    proposals: HashMap<u64, usize>,
+    proposals_made: u64,
     link: Option<UnixStream>,
     welcomed: bool,
     drained: HashSet<usize>,
@@ -34,11 +41,18 @@ pub(crate) struct Router {
 
 impl Router {
     /// A router for these shards.
-    pub(crate) fn new(shards: Vec<ShardSender>, portals: Vec<String>) -> Self {
+    pub(crate) fn new(
+        shards: Vec<ShardSender>,
+        portals: Vec<String>,
+        peer_address: String,
+    ) -> Self {
         Router {
             reports: vec![None; shards.len()],
             shards,
             portals,
+            peer_address,
+            proposals: HashMap::new(),
+            proposals_made: 0,
             link: None,
             welcomed: false,
             drained: HashSet::new(),
@@ -82,6 +96,10 @@ impl Router {
                 }
             }
             ToCoordinator::Reply(request_id, reply) => self.reply(request_id, reply),
+            ToCoordinator::Fenced(request_id, fenced) => {
+                self.send(request_id, Body::Fenced(*fenced));
+            }
+            ToCoordinator::Propose(shard, propose) => self.propose(shard, *propose),
             ToCoordinator::Drained(shard) => {
                 self.drained.insert(shard);
             }
@@ -101,7 +119,7 @@ impl Router {
             pid: std::process::id(),
             portals: self.portals.clone(),
             report: Some(self.report()),
-            peer_address: String::new(),
+            peer_address: self.peer_address.clone(),
         };
         self.send(0, Body::Hello(hello));
     }
@@ -112,6 +130,7 @@ impl Router {
             Some(Body::Welcome(welcome)) if !self.welcomed => {
                 if welcome.version == VERSION {
                     self.welcomed = true;
+                    self.tell_identity(&welcome);
                 } else {
                     error!(
                         reason = welcome.refused,
@@ -130,10 +149,8 @@ impl Router {
                     ),
                 }
             }
-            Some(Body::Fence(fence)) if self.welcomed => self.refuse_fence(id, fence),
-            Some(Body::ProposalAnswer(_)) if self.welcomed => {
-                warn!(request = id, "an answer to a proposal that nobody made");
-            }
+            Some(Body::Fence(fence)) if self.welcomed => self.fence(id, fence),
+            Some(Body::ProposalAnswer(answer)) if self.welcomed => self.answer(id, answer),
             Some(Body::Drain(_)) if self.welcomed => {
                 self.reply(id, Reply::default());
                 self.drain();
@@ -160,15 +177,67 @@ impl Router {
         }
     }
 
-    /// A volume with one copy has no other reign to wait for.
-    fn refuse_fence(&mut self, id: u64, fence: Fence) {
+    fn fence(&mut self, id: u64, fence: Fence) {
+        let has = |report: &Report| {
+            let mut volumes = report.volumes.iter();
+            volumes.any(|v| v.volume_id == fence.volume_id && v.store_id == fence.store_id)
+        };
+        let reason = match self.shard_with(has) {
+            Some(shard) => {
+                let message = ToShard::Fence(id, Box::new(fence.clone()));
+                match self.shards[shard].send(message) {
+                    Ok(()) => return,
+                    Err(_) => "the shard has too much to do",
+                }
+            }
+            None if self.is_opening() => OPENING,
+            None => "no such copy here",
+        };
         let fenced = Fenced {
             volume_id: fence.volume_id,
             store_id: fence.store_id,
-            reason: "not a replicated volume".into(),
+            reason: reason.into(),
             ..Fenced::default()
         };
         self.send(id, Body::Fenced(fenced));
+    }
+
+    /// Passes a proposal on. One that the agent cannot get is dropped: the primary makes it again.
+    fn propose(&mut self, shard: usize, propose: Propose) {
+        if !self.welcomed {
+            return;
+        }
+        self.proposals_made += 1;
+        self.proposals.insert(self.proposals_made, shard);
+        self.send(self.proposals_made, Body::Propose(propose));
+    }
+
+    fn answer(&mut self, id: u64, answer: ProposalAnswer) {
+        let Some(shard) = self.proposals.remove(&id) else {
+            return warn!(request = id, "an answer to a proposal that nobody made");
+        };
+        let message = ToShard::ProposalAnswer(Box::new(answer));
+        if self.shards[shard].send(message).is_err() {
+            warn!(shard, "the shard takes no messages: an answer is lost");
+        }
+    }
+
+    fn tell_identity(&mut self, welcome: &Welcome) {
+        let (Ok(cluster), Ok(node)) = (
+            ClusterId::try_from(welcome.cluster_id.as_slice()),
+            NodeId::try_from(welcome.node_id.as_slice()),
+        ) else {
+            return warn!("the node agent did not say who this node is");
+        };
+        for (shard, sender) in self.shards.iter_mut().enumerate() {
+            let identity = Identity { cluster, node };
+            if sender.send(ToShard::Identity(identity)).is_err() {
+                warn!(
+                    shard,
+                    "the shard takes no messages: it does not know its node"
+                );
+            }
+        }
     }
 
     fn remove(&mut self, id: u64, volume: VolumeId) {
@@ -254,6 +323,7 @@ impl Router {
 
     fn drop_link(&mut self) {
         self.welcomed = false;
+        self.proposals.clear();
         if let Some(link) = self.link.take() {
             // The reading thread then sees the end and connects again; an error means it has.
             let _ = link.shutdown(std::net::Shutdown::Both);
@@ -263,23 +333,50 @@ impl Router {
 
 /// Whether anything but counters changed.
 fn different(before: &Report, after: &Report) -> bool {
-    let stores = |report: &Report| -> Vec<_> {
-        let key = |s: &holdfast_core::link::StoreReport| (s.store_id.clone(), s.failed.clone());
-        report.stores.iter().map(key).collect()
+    let same_stores = before.stores.len() == after.stores.len()
+        && before
+            .stores
+            .iter()
+            .zip(&after.stores)
+            .all(|(before, after)| {
+                before.store_id == after.store_id && before.failed == after.failed
+            });
+    // The volumes of a report come in no order.
+    let known: HashMap<&[u8], &VolumeReport> = before
+        .volumes
+        .iter()
+        .map(|volume| (volume.volume_id.as_slice(), volume))
+        .collect();
+    let same_volumes = before.volumes.len() == after.volumes.len()
+        && after.volumes.iter().all(|volume| {
+            let before = known.get(volume.volume_id.as_slice());
+            before.is_some_and(|before| !changed(before, volume))
+        });
+    !same_stores || !same_volumes
+}
+
+fn changed(before: &VolumeReport, after: &VolumeReport) -> bool {
+    let states = |volume: &VolumeReport| -> Vec<_> {
+        let state = |copy: &CopyReport| (copy.store_id.clone(), copy.state);
+        volume.copies.iter().map(state).collect()
     };
-    let volumes = |report: &Report| -> Vec<_> {
-        let key = |v: &holdfast_core::link::VolumeReport| {
-            (
-                v.volume_id.clone(),
-                v.epoch,
-                v.size_bytes,
-                v.sessions,
-                v.failed.clone(),
-            )
-        };
-        report.volumes.iter().map(key).collect()
-    };
-    stores(before) != stores(after) || volumes(before) != volumes(after)
+    (before.epoch, before.promised_epoch, before.set_version)
+        != (after.epoch, after.promised_epoch, after.set_version)
+        || (before.role, before.serving, before.resyncing)
+            != (after.role, after.serving, after.resyncing)
+        || (before.size_bytes, before.sessions) != (after.size_bytes, after.sessions)
+        || before.failed != after.failed
+        || before.in_sync != after.in_sync
+        || silence(before) != silence(after)
+        || states(before) != states(after)
+}
+
+/// How long a primary has been silent, as far as a change of it is worth a report.
+fn silence(volume: &VolumeReport) -> u64 {
+    /// Longer silence is all the same.
+    const STEPS_MAX: u64 = 8;
+    const STEP_MS: u64 = 500;
+    (volume.primary_silent_ms / STEP_MS).min(STEPS_MAX)
 }
 
 /// A reply that says no.

@@ -134,3 +134,45 @@ pub(crate) const CACHED_BYTES_MAX: usize = 32 << 10;
 
 /// Ranges held or waited for at most; more are refused as busy.
 pub(crate) const HOLDERS_MAX: usize = 4096;
+
+// Peers.
+
+/// Streams of one shard to stores of other nodes at most, both directions.
+pub(crate) const PEER_STREAMS_MAX: usize = 256;
+
+/// Streams that were accepted and have not said who they are, at most.
+pub(crate) const PEER_HALF_OPEN_MAX: usize = 64;
+
+/// How long a connection to a peer may take until both have said who they are.
+pub(crate) const PEER_GREETING_MAX: Duration = Duration::from_secs(2);
+
+/// First wait before connecting to a peer again; doubled each time.
+pub(crate) const PEER_BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait before connecting to a peer again.
+pub(crate) const PEER_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long sent bytes may stay unacknowledged by a peer's kernel before the connection is given up.
+pub(crate) const PEER_UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
+/// Messages that wait to be sent on one stream at most. A peer that falls further behind loses its
+/// stream, and catches up on the next one.
+pub(crate) const PEER_QUEUED_MESSAGES_MAX: usize = 64 << 10;
+
+/// Bytes that wait to be sent on one stream at most, beside what hosts may have in flight at once.
+pub(crate) const PEER_QUEUED_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of payloads that arrived from peers and are not on the disk yet, in one shard at most.
+pub(crate) const PEER_ARRIVED_BYTES_MAX: u64 = 64 << 20;
+
+/// Fences and resizes of replicated volumes that one shard carries out at once.
+pub(crate) const ASIDE_IN_FLIGHT_MAX: usize = 64;
+
+/// Reads for peers that lack blocks, under way at once in one store; the engine asks for fewer.
+pub(crate) const FILLS_IN_FLIGHT_MAX: usize = 64;
+
+/// How long a host's command waits for the leases of its primary.
+pub(crate) const SERVE_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Bytes of the receive buffer of one stream.
+pub(crate) const PEER_BUFFER_BYTES: usize = 128 << 10;

@@ -9,6 +9,7 @@ mod limits;
 mod link;
 mod messages;
 mod net;
+mod peer;
 mod preflight;
 mod runtime;
 mod shard;
@@ -61,6 +62,7 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
     let open_files = preflight::raise_open_files();
     let (mut listeners, portals) = listen(args)?;
     let announced = announced(&portals);
+    let (mut peer_listener, peer_address) = listen_for_peers(args.peer)?.unzip();
     info!(
         shards,
         ?cpus,
@@ -99,7 +101,9 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
             open_files,
             portals: announced.clone(),
             inbox: messages,
-            peers: senders.clone(),
+            shards: senders.clone(),
+            peer_listener: peer_listener.take(),
+            peer_from: args.peer.map(|address| address.ip()),
             coordinator: coordinator.clone(),
         };
         // The first shard accepts for all.
@@ -109,7 +113,7 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
         })?);
     }
     link::start(args.link.clone(), coordinator)?;
-    if !Router::new(senders, portals).run(&inbox) {
+    if !Router::new(senders, portals, peer_address.unwrap_or_default()).run(&inbox) {
         return Ok(ExitCode::FAILURE);
     }
     for executor in executors {
@@ -137,6 +141,18 @@ fn listen(args: &Args) -> Result<(Vec<OwnedFd>, Vec<String>), String> {
     Ok((listeners, bound))
 }
 
+/// Binds the address for peers; returns it as it is to be told to them.
+fn listen_for_peers(address: Option<SocketAddr>) -> Result<Option<(OwnedFd, String)>, String> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener =
+        bind(address).map_err(|error| format!("cannot listen for peers on {address}: {error}"))?;
+    let bound = socket::local_address(&listener)
+        .map_err(|error| format!("cannot tell the address of {address}: {error}"))?;
+    Ok(Some((listener, bound.to_string())))
+}
+
 /// The addresses that discovery tells hosts; none when a portal is bound to all addresses, then hosts
 /// are told the one they came to.
 fn announced(portals: &[String]) -> Vec<String> {
@@ -150,11 +166,11 @@ fn announced(portals: &[String]) -> Vec<String> {
     portals.to_vec()
 }
 
-/// Binds a portal, patiently: the kernel holds the sockets of a killed process until its rings are gone.
-fn bind(portal: SocketAddr) -> io::Result<OwnedFd> {
+/// Binds an address, patiently: the kernel holds the sockets of a killed process until its rings are gone.
+fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let start = Instant::now();
     loop {
-        match socket::listen(portal) {
+        match socket::listen(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < TAKEOVER_MAX =>
             {

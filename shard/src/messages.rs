@@ -2,9 +2,13 @@
 
 use crate::net::directory::Announcement;
 use crate::net::handover::Handover;
+use crate::peer::hub::Identity;
+use crate::peer::stream::Accepted;
 use crate::runtime::mailbox;
-use holdfast_core::id::VolumeId;
-use holdfast_core::link::{Assignment, Message, Reply, Report};
+use holdfast_core::id::{StoreId, VolumeId};
+use holdfast_core::link::{
+    Assignment, Fence, Fenced, Message, ProposalAnswer, Propose, Reply, Report,
+};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use tracing::error;
@@ -18,6 +22,16 @@ pub(crate) enum ToShard {
     Remove(u64, VolumeId),
     /// A connection whose login named a target of this shard.
     Connection(Box<Handover>),
+    /// Obey no reign below an epoch any more.
+    Fence(u64, Box<Fence>),
+    /// What the masters say to a proposal.
+    ProposalAnswer(Box<ProposalAnswer>),
+    /// Who this process is.
+    Identity(Identity),
+    /// The stores that a shard has open; to the shard that accepts.
+    PeerStores(usize, Vec<StoreId>),
+    /// A peer's stream to a store of this shard.
+    PeerStream(Box<Accepted>),
     /// A target was added, changed or taken away; to the shard that accepts.
     Announce(Announcement),
     /// Log hosts out, checkpoint, close, end.
@@ -31,6 +45,10 @@ pub(crate) enum ToCoordinator {
     Report(usize, Report),
     /// A request of the agent was carried out.
     Reply(u64, Reply),
+    /// What a copy is after the agent wanted it fenced.
+    Fenced(u64, Box<Fenced>),
+    /// A primary wants another in-sync set; which shard it is in.
+    Propose(usize, Box<Propose>),
     /// A shard ended in order.
     Drained(usize),
     /// The agent is there.

@@ -98,6 +98,11 @@ impl Gate {
         Pass(Rc::clone(self))
     }
 
+    /// How many are under way.
+    pub(crate) fn count(&self) -> usize {
+        self.inside.get()
+    }
+
     /// Waits until nothing is under way.
     pub(crate) async fn emptied(&self) {
         while self.inside.get() > 0 {

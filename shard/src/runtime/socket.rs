@@ -6,10 +6,11 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 /// A bound and listening socket, not yet attached to an executor; made early so that a bad address
 /// is an error of the start.
@@ -28,6 +29,34 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     bind(&fd, &address)?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+/// Begins to connect, from the address `from` when it is given. The connection stands when bytes can
+/// be sent; until then sending waits. An end of the peer that cannot be told is found after
+/// `unacknowledged_max`, also while connecting.
+pub(crate) fn connect(
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    unacknowledged_max: Duration,
+) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, sockopt};
+    let family = if to.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    let wait = u32::try_from(unacknowledged_max.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(&fd, wait)?;
+    if let Some(from) = from.filter(|from| from.is_ipv6() == to.is_ipv6()) {
+        bind(&fd, &SocketAddr::new(from, 0))?;
+    }
+    match rustix::net::connect(&fd, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The address a listening or connected socket is bound to.

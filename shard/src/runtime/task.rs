@@ -12,6 +12,14 @@ pub(crate) fn now() -> Duration {
     START.elapsed()
 }
 
+/// Time since the machine started, also while it slept: what leases are measured by.
+pub(crate) fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("it counts up from 0");
+    let nanoseconds = u32::try_from(time.tv_nsec).expect("below a second");
+    Duration::new(seconds, nanoseconds)
+}
+
 /// Starts a detached task in the foreground queue. For tasks that live as long as a connection or a
 /// shard: glommio leaks a little with each ended task, so nothing starts one per command.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {

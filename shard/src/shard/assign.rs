@@ -6,14 +6,14 @@ use crate::disk::file::FileDisk;
 use crate::store::driver::StoreDriver;
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::{BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
-use holdfast_core::link::{Assignment, Reply, ReplyCode};
+use holdfast_core::link::{Assignment, Reply, ReplyCode, Role};
 use holdfast_core::lsn::Epoch;
 use holdfast_core::store::append::Sharing;
 use holdfast_core::store::{Event, RequestError};
 use std::rc::Rc;
 use tracing::info;
 
-type Refused = (ReplyCode, String);
+pub(super) type Refused = (ReplyCode, String);
 
 impl Shard {
     /// Creates or changes a volume and serves it as the assignment says.
@@ -71,16 +71,25 @@ impl Shard {
         assignment: &Assignment,
     ) -> Result<Rc<VolumeEntry>, Refused> {
         let size_blocks = size_blocks(assignment)?;
-        let epoch = Epoch(assignment.epoch);
+        // A shared copy belongs to no reign until it joins one: copies that are made at different times
+        // have the same, empty history.
+        let (sharing, epoch) = match assignment.role() {
+            Role::Alone => (Sharing::Alone, Epoch(assignment.epoch)),
+            Role::Primary | Role::Secondary => (Sharing::Shared, Epoch(0)),
+        };
         let created = driver.ask(|tag| Event::CreateVolume {
             tag,
             id,
             size_blocks,
             epoch,
-            sharing: Sharing::Alone,
+            sharing,
         });
         created.receive().await.map_err(refused)?;
-        Ok(self.add_volume(id, driver))
+        let entry = self.add_volume(id, driver);
+        if sharing == Sharing::Shared {
+            self.assign_role(id, driver, assignment).await?;
+        }
+        Ok(entry)
     }
 
     /// Raises epoch and size of a volume that exists.
@@ -96,6 +105,13 @@ impl Shard {
             .machine()
             .volume(id)
             .ok_or_else(|| refused(RequestError::NotFound))?;
+        if assignment.role() != Role::Alone || info.sharing == Sharing::Shared {
+            self.assign_role(id, driver, assignment).await?;
+            if assignment.role() == Role::Primary && size_blocks > info.size_blocks {
+                self.grow_shared(entry, size_blocks);
+            }
+            return Ok(());
+        }
         if assignment.epoch < info.epoch.0 {
             let message = format!("{} is in force", info.epoch);
             return Err((ReplyCode::StaleEpoch, message));
@@ -159,11 +175,11 @@ fn size_blocks(assignment: &Assignment) -> Result<u64, Refused> {
     Ok(bytes / BLOCK_BYTES as u64)
 }
 
-fn invalid(message: &str) -> Refused {
+pub(super) fn invalid(message: &str) -> Refused {
     (ReplyCode::Invalid, message.into())
 }
 
-fn refused(error: RequestError) -> Refused {
+pub(super) fn refused(error: RequestError) -> Refused {
     let code = match error {
         RequestError::NoSpace | RequestError::TooManyVolumes => ReplyCode::NoSpace,
         RequestError::Busy => ReplyCode::Busy,

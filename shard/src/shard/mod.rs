@@ -4,32 +4,38 @@
 //! commands side by side. A store that fails takes its own volumes out of service and nothing else.
 
 pub(crate) mod assign;
+mod peers;
+mod replicas;
 mod report;
 mod stores;
 
 use crate::args::Args;
 use crate::disk::file::FileDisk;
+use crate::limits::{ASIDE_IN_FLIGHT_MAX, PEER_QUEUED_BYTES_MAX};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use crate::net::service::Service;
+use crate::peer::hub::Hub;
 use crate::runtime::local::Bell;
 use crate::runtime::mailbox::Receiver;
 use crate::runtime::slots::Slots;
 use crate::runtime::task;
 use crate::store::driver::StoreDriver;
 use crate::volume::Volume;
-use crate::volume::cache::{Cache, VolumeSlot};
+use crate::volume::cache::Cache;
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::link::Assignment;
 use holdfast_core::store::Event;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{error, info};
 
 /// Time between two ticks of the machines.
-const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// Ticks between two reports.
 const TICKS_PER_REPORT: u32 = 20;
@@ -52,7 +58,11 @@ pub(crate) struct Start {
     /// Its messages.
     pub(crate) inbox: Receiver<ToShard>,
     /// All shards.
-    pub(crate) peers: Vec<ShardSender>,
+    pub(crate) shards: Vec<ShardSender>,
+    /// Where to accept streams of peers.
+    pub(crate) peer_listener: Option<OwnedFd>,
+    /// The address to open streams to peers from.
+    pub(crate) peer_from: Option<IpAddr>,
     /// The coordinator.
     pub(crate) coordinator: Coordinator,
 }
@@ -88,43 +98,63 @@ pub(crate) struct Shard {
     index: usize,
     stores: Vec<StoreEntry>,
     volumes: RefCell<HashMap<VolumeId, Rc<VolumeEntry>>>,
-    slots_used: Cell<u32>,
     /// Runs the agent's requests, one at a time.
     requests: Slots,
+    /// Runs what the agent's other requests do not wait for.
+    aside: Slots,
+    /// Whether something changed that the agent should hear before the next second.
+    report_soon: Cell<bool>,
     /// Connections and targets.
     pub(crate) service: Service,
+    /// Streams to and from peers.
+    hub: Rc<Hub>,
+    shards: RefCell<Vec<ShardSender>>,
+    /// Which shard has which store; known to the accepting shard.
+    peer_stores: RefCell<HashMap<StoreId, usize>>,
     coordinator: Coordinator,
     drain: Bell,
     draining: Cell<bool>,
 }
 
 /// Runs a shard to its end.
-pub(crate) async fn run(start: Start, listeners: Vec<std::os::fd::OwnedFd>) {
+pub(crate) async fn run(start: Start, listeners: Vec<OwnedFd>) {
     let cache = Rc::new(RefCell::new(Cache::new(start.cache_bytes)));
-    let stores = stores::open_all(&start.stores, &cache).await;
+    // What hosts have in flight may wait for a peer as a whole; beside it, what follows them.
+    let in_flight = usize::try_from(start.transfer_bytes / 2).unwrap_or(usize::MAX);
+    let hub = Hub::new(start.peer_from, in_flight + PEER_QUEUED_BYTES_MAX);
+    let stores = stores::open_all(&start.stores, &cache, &hub).await;
     let shard = Rc::new(Shard {
         index: start.index,
         volumes: RefCell::default(),
-        slots_used: Cell::new(0),
         stores,
         requests: Slots::new(1),
+        aside: Slots::new(ASIDE_IN_FLIGHT_MAX),
+        report_soon: Cell::new(false),
         service: Service::new(
             start.index,
-            start.peers,
+            start.shards.clone(),
             start.transfer_bytes,
             start.open_files,
             start.portals,
         ),
+        hub,
+        shards: RefCell::new(start.shards),
+        peer_stores: RefCell::default(),
         coordinator: start.coordinator,
         drain: Bell::default(),
         draining: Cell::new(false),
     });
+    shard.hear_stores();
     shard.find_volumes();
     shard.send_report();
     task::spawn(take_messages(Rc::clone(&shard), start.inbox));
     task::spawn(tick(Rc::clone(&shard)));
     for listener in listeners {
         shard.service.listen(listener);
+    }
+    shard.announce_stores();
+    if let Some(listener) = start.peer_listener {
+        shard.listen_for_peers(listener);
     }
     shard.drain.rung().await;
     shard.end().await;
@@ -144,8 +174,9 @@ async fn tick(shard: Rc<Shard>) {
         for driver in shard.open_stores() {
             driver.tick();
         }
+        shard.hub.tick();
         shard.service.tick();
-        if ticks % TICKS_PER_REPORT == 0 {
+        if ticks % TICKS_PER_REPORT == 0 || shard.report_soon.take() {
             shard.send_report();
         }
     }
@@ -177,6 +208,11 @@ impl Shard {
                     shard.reply(id, reply);
                 });
             }
+            ToShard::Fence(id, fence) => self.fence(id, &fence),
+            ToShard::ProposalAnswer(answer) => self.on_proposal_answer(&answer),
+            ToShard::Identity(identity) => self.hub.set_identity(identity),
+            ToShard::PeerStores(shard, stores) => self.learn_stores(shard, stores),
+            ToShard::PeerStream(accepted) => self.answer_peer(*accepted),
             ToShard::Connection(handover) => self.service.take_over(*handover),
             ToShard::Announce(announcement) => self.service.on_announcement(announcement),
             ToShard::Drain => {
@@ -217,10 +253,8 @@ impl Shard {
     }
 
     fn add_volume(&self, id: VolumeId, driver: &Rc<StoreDriver<FileDisk>>) -> Rc<VolumeEntry> {
-        let slot = VolumeSlot(self.slots_used.get());
-        self.slots_used.set(slot.0 + 1);
         let entry = Rc::new(VolumeEntry {
-            volume: Volume::new(id, slot, Rc::clone(driver)),
+            volume: Volume::new(id, Rc::clone(driver)),
             assignment: RefCell::default(),
         });
         self.volumes.borrow_mut().insert(id, Rc::clone(&entry));

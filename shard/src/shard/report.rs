@@ -1,9 +1,13 @@
 //! What a shard tells the agent about its stores and volumes.
 
+use super::replicas::bytes_of;
 use super::{Shard, StoreEntry, StoreState, VolumeEntry};
 use crate::messages::ToCoordinator;
+use crate::runtime::task;
+use holdfast_core::engine::Role;
+use holdfast_core::engine::status::{CopyState, CopyStatus, Status};
 use holdfast_core::limits::{BLOCK_BYTES, CHUNK_BYTES};
-use holdfast_core::link::{Report, StoreReport, VolumeReport};
+use holdfast_core::link::{self, CopyReport, Report, StoreReport, VolumeReport};
 
 impl Shard {
     /// Sends the present state.
@@ -64,11 +68,17 @@ impl Shard {
             report.used_bytes = info.chunks * CHUNK_BYTES as u64;
             report.durable_lsn = info.committed.0;
             report.committed_lsn = info.committed.0;
+            report.resyncing = info.resync.is_some();
         }
-        if let Some(assignment) = &*entry.assignment.borrow() {
-            report.epoch = assignment.epoch;
-            report.set_version = assignment.set_version;
-            report.serving = report.failed.is_empty();
+        let status = store.engine().status(volume.id(), task::boot_time());
+        match (status, &*entry.assignment.borrow()) {
+            (Some(status), _) => tell_status(&mut report, status),
+            (None, Some(assignment)) => {
+                report.epoch = assignment.epoch;
+                report.set_version = assignment.set_version;
+                report.serving = report.failed.is_empty();
+            }
+            (None, None) => {}
         }
         let counters = volume.counters();
         report.commands = vec![
@@ -77,5 +87,46 @@ impl Shard {
             counters.others.get(),
         ];
         report
+    }
+}
+
+/// What a copy of a replicated volume says about itself.
+fn tell_status(report: &mut VolumeReport, status: Status) {
+    let role = match status.role {
+        Role::Alone => link::Role::Alone,
+        Role::Primary => link::Role::Primary,
+        Role::Secondary | Role::Fenced => link::Role::Secondary,
+    };
+    report.role = role.into();
+    report.epoch = status.epoch.0;
+    report.promised_epoch = status.promised.0;
+    report.serving = status.serving && report.failed.is_empty();
+    report.set_version = status.set_version;
+    report.in_sync = bytes_of(&status.in_sync);
+    report.durable_lsn = status.durable.0;
+    report.committed_lsn = status.committed.0;
+    report.primary_silent_ms = status.primary_silent.map_or(u64::MAX, |silent| {
+        u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)
+    });
+    report.copies = status.copies.iter().map(copy_report).collect();
+}
+
+fn copy_report(copy: &CopyStatus) -> CopyReport {
+    let state = match copy.state {
+        CopyState::Down => link::CopyState::Down,
+        CopyState::Attaching => link::CopyState::Attaching,
+        CopyState::CatchingUp => link::CopyState::CatchingUp,
+        CopyState::Resyncing => link::CopyState::Resyncing,
+        CopyState::Joining => link::CopyState::Joining,
+        CopyState::InSync => link::CopyState::InSync,
+    };
+    CopyReport {
+        store_id: copy.replica.0.to_vec(),
+        state: state.into(),
+        durable_lsn: copy.durable.0,
+        lag_lsn: copy.lag,
+        resync_done_bytes: copy.resync_done_bytes,
+        resync_total_bytes: copy.resync_total_bytes,
+        resync_bytes_per_second: copy.resync_bytes_per_second,
     }
 }

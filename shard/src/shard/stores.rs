@@ -3,6 +3,7 @@
 use super::{StoreEntry, StoreState};
 use crate::disk::file::{Claim, ClaimError, FileDisk};
 use crate::limits::{TAKEOVER_MAX, TAKEOVER_PAUSE};
+use crate::peer::hub::Hub;
 use crate::runtime::{executor, task};
 use crate::store::driver::StoreDriver;
 use crate::store::open::open;
@@ -14,10 +15,14 @@ use std::time::Instant;
 use tracing::{error, info};
 
 /// Opens all of them, one after the other.
-pub(super) async fn open_all(paths: &[PathBuf], cache: &Rc<RefCell<Cache>>) -> Vec<StoreEntry> {
+pub(super) async fn open_all(
+    paths: &[PathBuf],
+    cache: &Rc<RefCell<Cache>>,
+    hub: &Rc<Hub>,
+) -> Vec<StoreEntry> {
     let mut entries = Vec::with_capacity(paths.len());
     for path in paths {
-        let state = match open_one(path, cache).await {
+        let state = match open_one(path, cache, hub).await {
             Ok(driver) => StoreState::Open(driver),
             Err(reason) => {
                 error!(store = %path.display(), reason, "the store is not served");
@@ -35,6 +40,7 @@ pub(super) async fn open_all(paths: &[PathBuf], cache: &Rc<RefCell<Cache>>) -> V
 async fn open_one(
     path: &Path,
     cache: &Rc<RefCell<Cache>>,
+    hub: &Rc<Hub>,
 ) -> Result<Rc<StoreDriver<FileDisk>>, String> {
     let start = Instant::now();
     crate::preflight::check_direct_io(path).map_err(|missing| missing.to_string())?;
@@ -54,7 +60,7 @@ async fn open_one(
         store = name, id = %machine.id(), volumes = machine.volumes().count(),
         took_ms = start.elapsed().as_millis(), "store open"
     );
-    let driver = StoreDriver::new(name, disk, machine, Rc::clone(cache));
+    let driver = StoreDriver::new(name, disk, machine, Rc::clone(cache), Rc::clone(hub));
     driver.tick();
     Ok(driver)
 }

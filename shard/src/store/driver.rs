@@ -5,11 +5,14 @@
 //! the same step in which the machine makes it visible, so that the cache is never behind (I2).
 
 use super::gather::into_buffers;
+use super::payload::{Held, Payload};
+use super::peers::Peers;
 use super::slab::Slab;
 use crate::disk::Disk;
 use crate::limits::{
     COPIES_IN_FLIGHT_MAX, IO_BYTES_MAX, READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_MAX,
 };
+use crate::peer::hub::Hub;
 use crate::runtime::buffer::Buffer;
 use crate::runtime::local::{Bell, Receiver, Sender, once};
 use crate::runtime::slots::Slots;
@@ -17,17 +20,18 @@ use crate::runtime::task;
 use crate::volume::cache::{Cache, VolumeSlot};
 use holdfast_core::block::{BlockRange, StoreOffset};
 use holdfast_core::checksum::{block_checksums, crc32c};
+use holdfast_core::engine::machine::Engine;
+use holdfast_core::engine::{self, Serve};
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::BLOCK_BYTES;
 use holdfast_core::store::machine::Store;
 use holdfast_core::store::{
-    CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup, PayloadId, PayloadSlice,
-    RequestError, Tag,
+    CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup, PayloadId, RequestError,
+    Tag,
 };
 use std::cell::{Cell, Ref, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
-use std::time::Instant;
 use tracing::{error, warn};
 
 /// How a request ended.
@@ -42,14 +46,6 @@ pub(crate) struct VolumeRef {
     pub(crate) slot: VolumeSlot,
 }
 
-/// Host data in a task buffer: whole blocks, at most a transfer.
-#[derive(Clone, Debug)]
-pub(crate) struct Payload {
-    buffer: Rc<Buffer>,
-    start: usize,
-    bytes: usize,
-}
-
 /// What a completed request does to the read cache.
 #[derive(Debug)]
 enum Publish {
@@ -58,7 +54,7 @@ enum Publish {
     Forget(VolumeSlot, BlockRange),
 }
 
-struct Request {
+pub(super) struct Request {
     sender: Option<Sender<Outcome>>,
     publish: Publish,
 }
@@ -68,37 +64,20 @@ pub(crate) struct StoreDriver<D> {
     name: String,
     id: StoreId,
     disk: Rc<D>,
-    machine: RefCell<Box<Store>>,
-    started: Instant,
+    machine: RefCell<Engine>,
     /// Of this turn.
-    events: RefCell<Vec<Event>>,
+    events: RefCell<Vec<engine::Event>>,
     turn: Rc<Bell>,
-    effects: RefCell<Vec<Effect>>,
+    effects: RefCell<Vec<engine::Effect>>,
     requests: RefCell<Slab<Request>>,
-    payloads: RefCell<Slab<Payload>>,
+    pub(super) payloads: RefCell<Slab<Held>>,
+    pub(super) peers: Peers<D>,
     lookups: RefCell<Vec<Lookup>>,
-    reads: Slots,
+    pub(super) reads: Slots,
     writes: Slots,
     copies: Slots,
     cache: Rc<RefCell<Cache>>,
     failed: RefCell<Option<String>>,
-}
-
-impl Payload {
-    /// The first `bytes` bytes from `start` on; whole blocks.
-    pub(crate) fn new(buffer: Rc<Buffer>, start: usize, bytes: usize) -> Self {
-        assert!(start + bytes <= buffer.len());
-        assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES));
-        Payload {
-            buffer,
-            start,
-            bytes,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.start + self.bytes]
-    }
 }
 
 impl<D: Disk> StoreDriver<D> {
@@ -108,14 +87,15 @@ impl<D: Disk> StoreDriver<D> {
         disk: Rc<D>,
         machine: Box<Store>,
         cache: Rc<RefCell<Cache>>,
+        hub: Rc<Hub>,
     ) -> Rc<Self> {
         let turn: Rc<Bell> = Rc::default();
         let driver = Rc::new(StoreDriver {
             name,
             id: machine.id(),
             disk,
-            machine: RefCell::new(machine),
-            started: Instant::now(),
+            machine: RefCell::new(Engine::new(machine)),
+            peers: Peers::new(hub),
             events: RefCell::default(),
             turn: Rc::clone(&turn),
             effects: RefCell::default(),
@@ -162,14 +142,24 @@ impl<D: Disk> StoreDriver<D> {
         self.failed.borrow().clone()
     }
 
-    /// The machine, to be asked.
+    /// The store's machine, to be asked.
     pub(crate) fn machine(&self) -> Ref<'_, Store> {
-        Ref::map(self.machine.borrow(), |machine| &**machine)
+        Ref::map(self.machine.borrow(), Engine::store)
+    }
+
+    /// The engine, to be asked.
+    pub(crate) fn engine(&self) -> Ref<'_, Engine> {
+        self.machine.borrow()
+    }
+
+    /// Whether hosts may be answered now.
+    pub(crate) fn may_serve(&self, volume: VolumeId) -> Serve {
+        self.machine.borrow().may_serve(volume, task::boot_time())
     }
 
     /// Time passed.
     pub(crate) fn tick(self: &Rc<Self>) {
-        self.submit(Event::Tick);
+        self.submit(engine::Event::Store(Event::Tick));
     }
 
     /// Stores whole blocks. Ready when they are durable and visible.
@@ -179,16 +169,16 @@ impl<D: Disk> StoreDriver<D> {
         range: BlockRange,
         payload: Payload,
     ) -> Receiver<Outcome> {
-        assert!(payload.bytes == range.count as usize * BLOCK_BYTES);
+        assert!(payload.len() == range.count as usize * BLOCK_BYTES);
         let checksums = block_checksums(payload.bytes());
-        let id = self.payloads.borrow_mut().insert(payload.clone());
+        let id = self.hold(Held::Host(payload.clone()));
         let publish = Publish::Data(volume.slot, range, payload);
         self.request(publish, |tag| Event::Write {
             tag,
             volume: volume.id,
             range,
             checksums,
-            payload: PayloadId(id),
+            payload: id,
         })
     }
 
@@ -209,6 +199,14 @@ impl<D: Disk> StoreDriver<D> {
     /// Any request that leaves the read cache alone.
     pub(crate) fn ask(self: &Rc<Self>, event: impl FnOnce(Tag) -> Event) -> Receiver<Outcome> {
         self.request(Publish::Nothing, event)
+    }
+
+    /// A request to the engine that leaves the read cache alone.
+    pub(crate) fn ask_engine(
+        self: &Rc<Self>,
+        event: impl FnOnce(Tag) -> engine::Event,
+    ) -> Receiver<Outcome> {
+        self.request_of_engine(Publish::Nothing, event)
     }
 
     /// Where blocks are now. Give the answer back with [`Self::done_with`].
@@ -239,6 +237,14 @@ impl<D: Disk> StoreDriver<D> {
         publish: Publish,
         event: impl FnOnce(Tag) -> Event,
     ) -> Receiver<Outcome> {
+        self.request_of_engine(publish, |tag| engine::Event::Store(event(tag)))
+    }
+
+    fn request_of_engine(
+        self: &Rc<Self>,
+        publish: Publish,
+        event: impl FnOnce(Tag) -> engine::Event,
+    ) -> Receiver<Outcome> {
         let (sender, receiver) = once();
         let tag = self.requests.borrow_mut().insert(Request {
             sender: Some(sender),
@@ -248,8 +254,13 @@ impl<D: Disk> StoreDriver<D> {
         receiver
     }
 
+    /// Keeps a payload until the machine releases it.
+    pub(super) fn hold(&self, held: Held) -> PayloadId {
+        PayloadId(self.payloads.borrow_mut().insert(held))
+    }
+
     /// Queues an event for the end of this turn: what comes in one turn joins one log frame.
-    fn submit(&self, event: Event) {
+    pub(super) fn submit(&self, event: engine::Event) {
         self.events.borrow_mut().push(event);
         self.turn.ring();
     }
@@ -257,16 +268,22 @@ impl<D: Disk> StoreDriver<D> {
     fn step(self: &Rc<Self>) {
         let mut events = self.events.take();
         let mut effects = self.effects.take();
+        let ranges = self.peers.fill_ranges.take();
         self.machine
             .borrow_mut()
-            .step_all(self.started.elapsed(), events.drain(..), &mut effects);
+            .step_all(task::boot_time(), events.drain(..), &mut effects);
         for effect in effects.drain(..) {
-            self.perform(effect);
+            match effect {
+                engine::Effect::Store(effect) => self.perform(effect),
+                other => self.perform_for_peers(other),
+            }
         }
+        // What was read for peers under these ranges is queued to them: writes may go on.
+        drop(ranges);
         self.effects.replace(effects);
-        // Performing submits nothing before it returns, so both lists are empty and their memory is reused.
+        // The lists are empty, and their memory is reused; what came meanwhile waits for its turn.
         let early = self.events.replace(events);
-        assert!(early.is_empty());
+        self.events.borrow_mut().extend(early);
     }
 
     fn perform(self: &Rc<Self>, effect: Effect) {
@@ -276,7 +293,7 @@ impl<D: Disk> StoreDriver<D> {
                 let driver = Rc::clone(self);
                 self.copies.run(async move {
                     let result = driver.copy(&sources, to).await;
-                    driver.submit(Event::CopyDone { io, result });
+                    driver.submit(engine::Event::Store(Event::CopyDone { io, result }));
                 });
             }
             Effect::Sync { io } => {
@@ -284,7 +301,7 @@ impl<D: Disk> StoreDriver<D> {
                 self.writes.run(async move {
                     let result = driver.disk.sync().await;
                     let result = result.map_err(|error| driver.failure_of("sync", None, &error));
-                    driver.submit(Event::SyncDone { io, result });
+                    driver.submit(engine::Event::Store(Event::SyncDone { io, result }));
                 });
             }
             Effect::Complete { tag, result } => self.complete(tag, result),
@@ -293,7 +310,7 @@ impl<D: Disk> StoreDriver<D> {
                 assert!(released.is_some(), "a payload is released once");
             }
             Effect::Appended { .. } | Effect::Durable { .. } => {
-                unreachable!("no volume of this process is shared")
+                unreachable!("the engine keeps what it ships by to itself")
             }
             Effect::Lost { volume, block } => warn!(
                 store = %self.name, %volume, %block,
@@ -310,10 +327,7 @@ impl<D: Disk> StoreDriver<D> {
     }
 
     fn complete(&self, tag: Tag, result: Outcome) {
-        let request = u32::try_from(tag.0)
-            .ok()
-            .and_then(|index| self.requests.borrow_mut().remove(index))
-            .expect("the machine completes each request once");
+        let request = self.forget_request(tag);
         if result.is_ok() {
             match &request.publish {
                 Publish::Nothing => {}
@@ -324,9 +338,27 @@ impl<D: Disk> StoreDriver<D> {
                 Publish::Forget(slot, range) => self.cache.borrow_mut().forget(*slot, *range),
             }
         }
-        if let Some(sender) = request.sender {
-            sender.send(result);
+        match request.sender {
+            Some(sender) => sender.send(result),
+            None => self.fence_failed(tag, result),
         }
+    }
+
+    /// A number for a request that ends with an effect of its own.
+    pub(super) fn bare_request(&self) -> Tag {
+        let request = Request {
+            sender: None,
+            publish: Publish::Nothing,
+        };
+        Tag(u64::from(self.requests.borrow_mut().insert(request)))
+    }
+
+    /// A request ended.
+    pub(super) fn forget_request(&self, tag: Tag) -> Request {
+        u32::try_from(tag.0)
+            .ok()
+            .and_then(|index| self.requests.borrow_mut().remove(index))
+            .expect("the machine completes each request once")
     }
 
     fn start_write(self: &Rc<Self>, io: IoId, offset: StoreOffset, data: &Data) {
@@ -344,7 +376,7 @@ impl<D: Disk> StoreDriver<D> {
                 left.set(left.get() - 1);
                 if left.get() == 0 {
                     let result = failure.take().map_or(Ok(()), Err);
-                    driver.submit(Event::WriteDone { io, result });
+                    driver.submit(engine::Event::Store(Event::WriteDone { io, result }));
                 }
             });
             at = at.plus(length);
@@ -355,9 +387,8 @@ impl<D: Disk> StoreDriver<D> {
     fn buffers_of(&self, data: &Data) -> Vec<Buffer> {
         let payloads = self.payloads.borrow();
         let payload = |id: PayloadId| {
-            payloads
-                .get(id.0)
-                .expect("a payload is held until its release")
+            let held = payloads.get(id.0);
+            held.expect("a payload is held until its release").stored()
         };
         match data {
             Data::Bytes(bytes) => into_buffers(&[bytes]),
@@ -370,13 +401,13 @@ impl<D: Disk> StoreDriver<D> {
                 parts.extend(
                     slices
                         .iter()
-                        .map(|slice| cut(payload(slice.payload), *slice)),
+                        .map(|slice| payload(slice.payload).cut(*slice)),
                 );
                 into_buffers(&parts)
             }
             Data::Payload(slice) => {
                 let whole = payload(slice.payload);
-                let bytes = cut(whole, *slice);
+                let bytes = whole.cut(*slice);
                 // A buffer that is written whole goes out from where it arrived.
                 if bytes.len() == whole.buffer.len() && bytes.len() <= IO_BYTES_MAX {
                     return vec![whole.buffer.share()];
@@ -426,7 +457,12 @@ impl<D: Disk> StoreDriver<D> {
     }
 
     /// Logs a failed operation and names it.
-    fn failure_of(&self, what: &str, at: Option<StoreOffset>, error: &io::Error) -> IoFailure {
+    pub(super) fn failure_of(
+        &self,
+        what: &str,
+        at: Option<StoreOffset>,
+        error: &io::Error,
+    ) -> IoFailure {
         let place = at.map_or(String::new(), |offset| format!(" at {offset}"));
         warn!(store = %self.name, "{what}{place} failed: {error}");
         IoFailure(format!("{what}{place} failed: {error}"))
@@ -442,12 +478,6 @@ async fn take_turns<D: Disk>(turn: Rc<Bell>, driver: Weak<StoreDriver<D>>) {
             None => return,
         }
     }
-}
-
-/// The bytes of a slice of a payload.
-fn cut(payload: &Payload, slice: PayloadSlice) -> &[u8] {
-    let start = slice.first_block as usize * BLOCK_BYTES;
-    &payload.bytes()[start..start + slice.blocks as usize * BLOCK_BYTES]
 }
 
 /// How many sources from the first on lie one behind the other.

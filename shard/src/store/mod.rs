@@ -3,4 +3,6 @@
 pub(crate) mod driver;
 pub(crate) mod gather;
 pub(crate) mod open;
+pub(crate) mod payload;
+pub(crate) mod peers;
 pub(crate) mod slab;

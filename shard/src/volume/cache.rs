@@ -41,6 +41,7 @@ pub(crate) struct Cache {
     commits: VecDeque<(VolumeSlot, BlockRange)>,
     /// How many ranges have changed in all.
     commit_count: u64,
+    slots_used: u32,
 }
 
 impl Cache {
@@ -51,7 +52,14 @@ impl Cache {
             blocks: unsync::Cache::with_weighter(blocks_max, bytes_max, Cost),
             commits: VecDeque::with_capacity(COMMITS_REMEMBERED),
             commit_count: 0,
+            slots_used: 0,
         }
+    }
+
+    /// A name for a volume, or for one reign of it. Never given again.
+    pub(crate) fn fresh_slot(&mut self) -> VolumeSlot {
+        self.slots_used += 1;
+        VolumeSlot(self.slots_used)
     }
 
     /// A cached block.

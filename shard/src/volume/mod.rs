@@ -5,6 +5,7 @@
 //! change and replace whole blocks under an exclusive range.
 
 pub(crate) mod cache;
+mod gate;
 pub(crate) mod range_lock;
 mod read;
 pub(crate) mod rope;
@@ -14,10 +15,11 @@ use crate::disk::Disk;
 use crate::limits::PIECE_BYTES;
 use crate::runtime::buffer::Buffer;
 use crate::store::driver::{StoreDriver, VolumeRef};
-use cache::VolumeSlot;
+use crate::volume::gate::HostGate;
 use holdfast_core::block::{Block, BlockRange};
 use holdfast_core::id::VolumeId;
 use holdfast_core::limits::BLOCK_BYTES;
+use holdfast_core::store::append::Sharing;
 use holdfast_core::store::{Event, RequestError};
 use holdfast_iscsi::request::{BlockRequest, BlockResponse, ByteRange, ProvisionedRun};
 use range_lock::{Busy, RangeLock};
@@ -27,7 +29,7 @@ use std::rc::Rc;
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// No good copy of this block.
     Medium(Block),
     /// The compared data differ first at this byte of the range.
@@ -36,6 +38,8 @@ enum Fault {
     Store(RequestError),
     /// Too much is waiting.
     Busy,
+    /// Hosts are not served from this copy now.
+    NotServed,
 }
 
 /// Commands completed, for the report: reads, writes, others.
@@ -51,7 +55,8 @@ pub(crate) struct Counters {
 
 /// A volume that is served.
 pub(crate) struct Volume<D> {
-    reference: VolumeRef,
+    id: VolumeId,
+    gate: HostGate,
     store: Rc<StoreDriver<D>>,
     locks: RangeLock,
     counters: Counters,
@@ -67,24 +72,38 @@ pub(crate) struct Executed {
 }
 
 impl<D: Disk> Volume<D> {
-    /// A volume of `store`. `slot` names it in the shard's cache and is never used again.
-    pub(crate) fn new(id: VolumeId, slot: VolumeSlot, store: Rc<StoreDriver<D>>) -> Rc<Self> {
-        Rc::new(Volume {
-            reference: VolumeRef { id, slot },
+    /// A volume of `store`.
+    pub(crate) fn new(id: VolumeId, store: Rc<StoreDriver<D>>) -> Rc<Self> {
+        let slot = store.cache().borrow_mut().fresh_slot();
+        let info = store.machine().volume(id);
+        let shared = info.is_some_and(|info| info.sharing == Sharing::Shared);
+        let volume = Rc::new(Volume {
+            id,
+            gate: HostGate::new(shared, slot),
             store,
             locks: RangeLock::default(),
             counters: Counters::default(),
-        })
+        });
+        volume.store.attend(&volume);
+        volume
     }
 
     /// Its identity.
     pub(crate) fn id(&self) -> VolumeId {
-        self.reference.id
+        self.id
     }
 
     /// The store that holds it.
     pub(crate) fn store(&self) -> &Rc<StoreDriver<D>> {
         &self.store
+    }
+
+    /// What the store's driver needs to know of it.
+    fn reference(&self) -> VolumeRef {
+        VolumeRef {
+            id: self.id,
+            slot: self.gate.slot(),
+        }
     }
 
     /// Commands completed.
@@ -97,6 +116,9 @@ impl<D: Disk> Volume<D> {
         let BlockRequest::Read(range) = request else {
             return None;
         };
+        if !self.serves_now() {
+            return None;
+        }
         let rope = self.cached(*range)?;
         add_one(&self.counters.reads);
         Some(rope)
@@ -113,7 +135,7 @@ impl<D: Disk> Volume<D> {
             BlockRequest::Write(_) => &self.counters.writes,
             _ => &self.counters.others,
         };
-        let result = self.dispatch(request, task).await;
+        let result = self.guarded(request, task).await;
         add_one(counter);
         let (response, data) = match result {
             Ok(done) => done,
@@ -160,7 +182,7 @@ impl<D: Disk> Volume<D> {
             }
             BlockRequest::Prefetch(range) => self.prefetch(range).await?,
             BlockRequest::SaveAttributes(bytes) => {
-                let volume = self.reference.id;
+                let volume = self.id;
                 let saved = self
                     .store
                     .ask(|tag| Event::SetAttributes { tag, volume, bytes });
@@ -173,7 +195,7 @@ impl<D: Disk> Volume<D> {
     fn provisioning(&self, offset: u64, runs_max: usize) -> Result<Vec<ProvisionedRun>, Fault> {
         let machine = self.store.machine();
         let volume = machine
-            .volume(self.reference.id)
+            .volume(self.id)
             .ok_or(Fault::Store(RequestError::NotFound))?;
         let first = offset / BLOCK_BYTES as u64;
         let left = volume.size_blocks.saturating_sub(first);
@@ -181,7 +203,7 @@ impl<D: Disk> Volume<D> {
             first: Block(first),
             count: u32::try_from(left).unwrap_or(u32::MAX),
         };
-        let runs = machine.provisioning(self.reference.id, range, runs_max)?;
+        let runs = machine.provisioning(self.id, range, runs_max)?;
         // The first run may begin inside a block.
         let mut skip = offset % BLOCK_BYTES as u64;
         let run_of = |run: holdfast_core::store::Run| ProvisionedRun {
@@ -204,7 +226,9 @@ fn response_of(fault: Fault) -> BlockResponse {
         Fault::Miscompare(offset) => BlockResponse::Miscompare { offset },
         Fault::Busy | Fault::Store(RequestError::Busy) => BlockResponse::Busy,
         Fault::Store(RequestError::NoSpace) => BlockResponse::NoSpace,
-        Fault::Store(RequestError::NotFound | RequestError::StaleEpoch) => BlockResponse::NotReady,
+        Fault::NotServed | Fault::Store(RequestError::NotFound | RequestError::StaleEpoch) => {
+            BlockResponse::NotReady
+        }
         Fault::Store(
             RequestError::StoreFailed
             | RequestError::OutOfRange

@@ -4,7 +4,8 @@
 //! moved it while it was being read; the same place twice is a medium error. Nothing is ever given
 //! to a host that did not pass its checksum.
 
-use super::cache::Mark;
+use super::cache::{Mark, VolumeSlot};
+use super::range_lock::Held;
 use super::rope::{Rope, Source};
 use super::{Fault, Volume, covering, pieces};
 use crate::disk::Disk;
@@ -47,7 +48,7 @@ impl<D: Disk> Volume<D> {
         let cache = self.store.cache().borrow();
         let mut rope = Rope::default();
         for block in blocks.first.0..blocks.end().0 {
-            let cached = cache.get(self.reference.slot, Block(block))?;
+            let cached = cache.get(self.gate.slot(), Block(block))?;
             rope.push(Source::Cached(cached), 0, BLOCK_BYTES);
         }
         drop(cache);
@@ -67,9 +68,10 @@ impl<D: Disk> Volume<D> {
     pub(super) async fn read_stored(&self, range: BlockRange) -> Result<Rope, Fault> {
         let mut before = None;
         for _ in 0..LOOKUPS_MAX {
+            let slot = self.gate.slot();
             let mark = self.store.cache().borrow().mark();
-            let lookup = self.store.lookup(self.reference.id, range)?;
-            let result = self.read_extents(range, &lookup, mark).await;
+            let lookup = self.store.lookup(self.id, range)?;
+            let result = self.read_extents(range, &lookup, (slot, mark)).await;
             self.store.done_with(lookup);
             match result? {
                 Ok(rope) => return Ok(rope),
@@ -80,9 +82,20 @@ impl<D: Disk> Volume<D> {
         Err(before.map_or(Fault::Busy, |bad| self.medium_error(bad)))
     }
 
+    /// The committed blocks of a range for a peer, `None` when all are zeros, and the range: no write
+    /// to it is under way, and none begins before it is given back.
+    pub(crate) async fn read_for_peer(
+        &self,
+        range: BlockRange,
+    ) -> Result<(Held, Option<Rope>), Fault> {
+        let held = self.locks.exclusive(range).await?;
+        let rope = self.read_stored(range).await?;
+        Ok((held, (!rope.is_zero()).then_some(rope)))
+    }
+
     fn medium_error(&self, bad: Bad) -> Fault {
         warn!(
-            store = %self.store.name(), volume = %self.reference.id, block = %bad.block,
+            store = %self.store.name(), volume = %self.id, block = %bad.block,
             place = %bad.place, "no good copy of a block: medium error"
         );
         Fault::Medium(bad.block)
@@ -92,7 +105,7 @@ impl<D: Disk> Volume<D> {
         &self,
         range: BlockRange,
         lookup: &Lookup,
-        mark: Mark,
+        (slot, mark): (VolumeSlot, Mark),
     ) -> Result<Result<Rope, Bad>, Fault> {
         let parts = self.parts_of(range, lookup)?;
         let mut read = self.read_parts(&parts).await.into_iter();
@@ -114,7 +127,7 @@ impl<D: Disk> Volume<D> {
                 match check(first, part, result, checksums) {
                     Ok(bytes) => {
                         let mut cache = self.store.cache().borrow_mut();
-                        cache.fill(mark, self.reference.slot, first, &bytes);
+                        cache.fill(mark, slot, first, &bytes);
                         rope.push(Source::Read(bytes), 0, part.bytes);
                     }
                     Err(bad) => return Ok(Err(bad)),

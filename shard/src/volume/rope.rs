@@ -2,7 +2,7 @@
 //!
 //! Hot path. A read of any length is answered without copying a byte in user space.
 
-use crate::runtime::buffer::ReadBytes;
+use crate::runtime::buffer::{Buffer, ReadBytes};
 use holdfast_core::limits::BLOCK_BYTES;
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ static ZEROS: [u8; 16 * BLOCK_BYTES] = [0; 16 * BLOCK_BYTES];
 pub(crate) enum Source {
     /// In a buffer that a read filled.
     Read(ReadBytes),
+    /// In a task buffer that a host or a peer filled.
+    Task(Rc<Buffer>),
     /// In the read cache.
     Cached(CachedBlock),
     /// Nowhere: they are zero.
@@ -38,11 +40,21 @@ pub(crate) struct Rope {
 }
 
 impl Piece {
+    /// A run of `bytes` bytes from `start` on.
+    pub(crate) fn new(source: Source, start: usize, bytes: usize) -> Self {
+        Piece {
+            source,
+            start,
+            bytes,
+        }
+    }
+
     /// The bytes from `skip` on, as far as they lie together; empty at the end.
     pub(crate) fn bytes_from(&self, skip: usize) -> &[u8] {
         let wanted = self.start + skip..self.start + self.bytes;
         match &self.source {
             Source::Read(bytes) => &bytes[wanted],
+            Source::Task(buffer) => &buffer[wanted],
             Source::Cached(block) => &block[wanted],
             Source::Zero => &ZEROS[..(self.bytes - skip).min(ZEROS.len())],
         }
@@ -60,12 +72,19 @@ impl Rope {
         if bytes == 0 {
             return;
         }
-        self.pieces.push(Piece {
-            source,
-            start,
-            bytes,
-        });
+        self.pieces.push(Piece::new(source, start, bytes));
         self.bytes += bytes;
+    }
+
+    /// Whether nothing of it is stored: it is zeros.
+    pub(crate) fn is_zero(&self) -> bool {
+        let mut pieces = self.pieces.iter();
+        pieces.all(|piece| matches!(piece.source, Source::Zero))
+    }
+
+    /// What it is made of.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
     }
 
     /// Its length in bytes.

@@ -4,10 +4,11 @@ mod faults;
 mod model;
 mod ranges;
 
-use super::cache::{Cache, VolumeSlot};
+use super::cache::Cache;
 use super::{Executed, Volume};
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
+use crate::peer::hub::Hub;
 use crate::runtime::buffer::Buffer;
 use crate::store::driver::StoreDriver;
 use crate::store::open::open;
@@ -55,11 +56,17 @@ impl Rig {
     async fn open(disk: MemoryDisk, cache_bytes: u64) -> Rig {
         let cache = Rc::new(RefCell::new(Cache::new(cache_bytes)));
         let machine = open(&Rc::new(disk.clone())).await.expect("opens");
-        let driver = StoreDriver::new("test".into(), Rc::new(disk.clone()), machine, cache);
+        let driver = StoreDriver::new(
+            "test".into(),
+            Rc::new(disk.clone()),
+            machine,
+            cache,
+            Hub::new(None, 1 << 20),
+        );
         driver.tick();
         Rig {
             disk,
-            volume: Volume::new(VOLUME, VolumeSlot(0), Rc::clone(&driver)),
+            volume: Volume::new(VOLUME, Rc::clone(&driver)),
             driver,
         }
     }

@@ -5,7 +5,7 @@ use super::{Fault, Volume, covering, is_whole, pieces};
 use crate::disk::Disk;
 use crate::runtime::buffer::Buffer;
 use crate::runtime::task::yield_if_needed;
-use crate::store::driver::Payload;
+use crate::store::payload::Payload;
 use holdfast_core::block::{Block, BlockRange};
 use holdfast_core::limits::BLOCK_BYTES;
 use holdfast_iscsi::request::ByteRange;
@@ -19,7 +19,7 @@ impl<D: Disk> Volume<D> {
             let _held = self.locks.replace(blocks).await?;
             let bytes = blocks.count as usize * BLOCK_BYTES;
             let payload = Payload::new(task, 0, bytes);
-            let written = self.store.write(self.reference, blocks, payload);
+            let written = self.store.write(self.reference(), blocks, payload);
             return Ok(written.receive().await?);
         }
         let _held = self.locks.exclusive(blocks).await?;
@@ -75,7 +75,7 @@ impl<D: Disk> Volume<D> {
             offset: start,
             bytes: end - start,
         });
-        let unmapped = self.store.unmap(self.reference, blocks);
+        let unmapped = self.store.unmap(self.reference(), blocks);
         Ok(unmapped.receive().await?)
     }
 
@@ -117,6 +117,7 @@ impl<D: Disk> Volume<D> {
         range: ByteRange,
         source: impl Fn(usize, &mut [u8]),
     ) -> Result<(), Fault> {
+        let reign = self.gate.slot();
         for piece in pieces(range) {
             let blocks = covering(piece);
             let total = blocks.count as usize * BLOCK_BYTES;
@@ -135,8 +136,12 @@ impl<D: Disk> Volume<D> {
             }
             let skip = usize::try_from(piece.offset - range.offset).expect("one command");
             source(skip, &mut buffer.bytes_mut()[start..start + bytes]);
+            // What was read in another reign is not the ground for a write in this one.
+            if self.gate.slot() != reign {
+                return Err(Fault::NotServed);
+            }
             let payload = Payload::new(Rc::new(buffer), 0, total);
-            let written = self.store.write(self.reference, blocks, payload);
+            let written = self.store.write(self.reference(), blocks, payload);
             written.receive().await?;
             yield_if_needed().await;
         }
