@@ -494,6 +494,13 @@ impl Store {
         debug_assert_eq!(self.superblock.checkpoint.position, self.ring.tail());
     }
 
+    /// Chunks and map pages reserved for what was admitted: for tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn reserved(&self) -> (u32, u32) {
+        let usage = self.contents.map.usage();
+        (usage.chunks_reserved, usage.pages_reserved)
+    }
+
     /// As `check`, and every promise of the overlay: for tests, O(overlay).
     #[cfg(any(test, feature = "testing"))]
     pub fn check_deep(&self) {

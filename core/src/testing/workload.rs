@@ -177,7 +177,8 @@ impl World {
         panic!("the failed disk was not noticed");
     }
 
-    /// When nothing is under way and all is flushed, exactly the chunks with content are in use.
+    /// When nothing is under way and all is flushed, exactly the chunks with content are in use
+    /// and nothing is reserved.
     pub fn check_space(&mut self) {
         // One round each for what is in the log, for removed volumes, and for what they give back.
         for _ in 0..3 {
@@ -207,6 +208,7 @@ impl World {
             }
         }
         assert_eq!(usage.chunks_pending, 0);
+        assert_eq!(self.driver.store.reserved(), (0, 0), "reservations leaked");
         assert_eq!(usage.chunks_free + used, usage.chunks, "chunks leaked");
     }
 
