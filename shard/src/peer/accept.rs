@@ -44,6 +44,7 @@ pub(crate) async fn accept(hub: Rc<Hub>, fd: OwnedFd, route: Rc<dyn Fn(Accepted)
 /// Waits for the first message, a bounded time.
 async fn name(hub: &Rc<Hub>, fd: OwnedFd) -> Option<Accepted> {
     let remote = peer_address(&fd).ok()?.to_string();
+    socket::keep_alive(&fd).ok()?;
     let kept = fd.try_clone().ok()?;
     let (mut reader, _writer, ender) = socket::split(fd).ok()?;
     let ender = Rc::new(ender);

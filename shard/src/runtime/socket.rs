@@ -59,6 +59,19 @@ pub(crate) fn connect(
     }
 }
 
+/// Makes the kernel find out, in about 20 seconds, that the other end of an idle connection is gone.
+pub(crate) fn keep_alive(fd: &OwnedFd) -> io::Result<()> {
+    use rustix::net::sockopt;
+    const IDLE: Duration = Duration::from_secs(10);
+    const INTERVAL: Duration = Duration::from_secs(3);
+    const PROBES: u32 = 3;
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, IDLE)?;
+    sockopt::set_tcp_keepintvl(fd, INTERVAL)?;
+    sockopt::set_tcp_keepcnt(fd, PROBES)?;
+    Ok(())
+}
+
 /// The address a listening or connected socket is bound to.
 pub(crate) fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
     internet(rustix::net::getsockname(fd)?)

@@ -78,6 +78,9 @@ pub(crate) struct StoreDriver<D> {
     copies: Slots,
     cache: Rc<RefCell<Cache>>,
     failed: RefCell<Option<String>>,
+    /// Steps of the engine.
+    #[cfg(test)]
+    steps: Cell<u64>,
 }
 
 impl<D: Disk> StoreDriver<D> {
@@ -107,6 +110,8 @@ impl<D: Disk> StoreDriver<D> {
             copies: Slots::new(COPIES_IN_FLIGHT_MAX),
             cache,
             failed: RefCell::default(),
+            #[cfg(test)]
+            steps: Cell::new(0),
         });
         task::spawn(take_turns(turn, Rc::downgrade(&driver)));
         driver
@@ -135,6 +140,12 @@ impl<D: Disk> StoreDriver<D> {
     /// Runs the parts of scattered reads.
     pub(crate) fn reads(&self) -> &Slots {
         &self.reads
+    }
+
+    /// Steps of the engine so far.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     /// Why it serves nothing any more.
@@ -266,6 +277,8 @@ impl<D: Disk> StoreDriver<D> {
     }
 
     fn step(self: &Rc<Self>) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
         let mut events = self.events.take();
         let mut effects = self.effects.take();
         let ranges = self.peers.fill_ranges.take();

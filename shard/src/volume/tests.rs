@@ -1,5 +1,6 @@
 //! Volumes on a disk in memory.
 
+mod cost;
 mod faults;
 mod model;
 mod ranges;
