@@ -67,6 +67,48 @@ pub const LEASE_MARGIN: Duration = Duration::from_millis(200);
 /// Silence after which a peer is taken for lost.
 pub const PEER_SILENCE: Duration = Duration::from_millis(600);
 
+/// Heartbeats of one stream that wait for their answer at most; older ones grant nothing any more.
+pub const HEARTBEATS_UNANSWERED_MAX: usize = 64;
+
+/// Time for a lost stream to a copy to come back before the copy is taken for lost.
+pub const DOWN_GRACE: Duration = Duration::from_millis(200);
+
+/// Between two tries to attach a copy that refused.
+pub const ATTACH_RETRY: Duration = Duration::from_millis(100);
+
+/// Between two questions for the same change of an in-sync set.
+pub const PROPOSAL_RETRY: Duration = Duration::from_millis(500);
+
+/// Sets that may be registered besides the known one at most.
+pub const PROPOSED_SETS_MAX: usize = 4;
+
+/// Records that a copy outside the in-sync set may lag when commits begin to wait for it.
+pub const JOIN_LAG_MAX: u64 = 1024;
+
+/// A copy is slow when its records take longer than this ...
+pub const SLOW_LATENCY_MIN: Duration = Duration::from_millis(200);
+
+/// ... and this many times as long as the others' ...
+pub const SLOW_FACTOR: u32 = 10;
+
+/// ... for so long.
+pub const SLOW_TIME: Duration = Duration::from_secs(3);
+
+/// A copy that was too slow is not proposed again before.
+pub const SLOW_PENALTY: Duration = Duration::from_secs(30);
+
+/// Records that the journal of one copy remembers: 24 bytes each.
+pub const JOURNAL_RECORDS_MAX: usize = 1 << 16;
+
+/// Fills of one resync between being read and being durable on the other side at most: 2 MiB.
+pub const FILL_WINDOW_MAX: usize = 32;
+
+/// Blocks that one fill or unmap of a resync covers at most.
+pub const FILL_ZEROS_MAX: u32 = 1 << 18;
+
+/// Fences of one volume that wait for the same promise at most.
+pub const FENCES_WAITING_MAX: usize = 16;
+
 /// Reigns that a copy's history tells a peer at most; older ones are left out.
 pub const PEER_REIGNS_MAX: usize = 32;
 

@@ -97,7 +97,7 @@ impl<D: Disk> StoreDriver<D> {
             name,
             id: machine.id(),
             disk,
-            machine: RefCell::new(Engine::new(machine)),
+            machine: RefCell::new(Engine::new(std::time::Duration::ZERO, machine)),
             peers: Peers::new(hub),
             events: RefCell::default(),
             turn: Rc::clone(&turn),

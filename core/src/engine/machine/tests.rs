@@ -1,0 +1,1 @@
+//! Three engines in one test.
