@@ -32,6 +32,7 @@ pub fn report_from(report: link::Report) -> Result<Report, Refusal> {
     Ok(Report {
         stores: stores.collect::<Result<_, Refusal>>()?,
         volumes: volumes.collect::<Result<_, Refusal>>()?,
+        stores_opening: report.stores_opening,
     })
 }
 
@@ -287,7 +288,7 @@ pub fn status_to(refusal: &Refusal) -> tonic::Status {
         RefusalKind::Exists => tonic::Code::AlreadyExists,
         RefusalKind::Precondition => tonic::Code::FailedPrecondition,
         RefusalKind::NoSpace => tonic::Code::ResourceExhausted,
-        RefusalKind::Unavailable => tonic::Code::Unavailable,
+        RefusalKind::Unavailable | RefusalKind::Opening => tonic::Code::Unavailable,
     };
     tonic::Status::new(code, &refusal.message)
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// How long creating a volume may take before the caller is told to look again.
 pub const CREATE_WAIT: Duration = Duration::from_secs(30);
 
+/// How long creating a volume waits for stores that are still being opened, before a store is chosen
+/// for it; a full log is read at the speed of its disk.
+pub const STORES_WAIT: Duration = Duration::from_secs(20);
+
 /// How long deleting a volume, or changing its access, may take before the caller is told.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(20);
 

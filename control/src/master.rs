@@ -9,6 +9,7 @@ use crate::access::Access;
 use crate::convert;
 use crate::limits::{EVENTS_MAX, MASTER_QUEUE, TICK};
 use crate::name::VolumeName;
+use crate::placement;
 use crate::reconcile::{Answer, Effect, Event, Reconciler, Report, Server};
 use crate::registry::database::{Registry, StorageError};
 use crate::registry::{
@@ -255,9 +256,13 @@ impl Master {
     ) -> Result<Result<VolumeId, Refusal>, StorageError> {
         let stores = view::store_spaces(&self.state, &self.reconciler);
         let id = VolumeId(*uuid::Uuid::new_v4().as_bytes());
+        let opening = self.reconciler.report().map_or(0, |it| it.stores_opening);
         let volume = match self.state.create(&request, &stores, id) {
-            Err(refusal) => return Ok(Err(refusal)),
             Ok(Creation::Existing(id)) => return Ok(Ok(id)),
+            result if opening > 0 && placement::depends_on_stores(&result) => {
+                return Ok(Err(placement::still_opening(opening)));
+            }
+            Err(refusal) => return Ok(Err(refusal)),
             Ok(Creation::Fresh(volume)) => volume,
         };
         let what = format!(

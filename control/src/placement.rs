@@ -4,7 +4,7 @@
 //! the most room that is not promised yet is chosen. A full or failed store gets nothing.
 
 use crate::limits::OVERCOMMIT_MAX;
-use crate::registry::{Refusal, RefusalKind};
+use crate::registry::{Creation, Refusal, RefusalKind};
 use crate::size::Size;
 use holdfast_core::id::StoreId;
 
@@ -89,6 +89,27 @@ pub fn choose(
         );
         Refusal::with(RefusalKind::NoSpace, message)
     })
+}
+
+/// Whether more stores could change the decision.
+pub fn depends_on_stores(decision: &Result<Creation, Refusal>) -> bool {
+    match decision {
+        Ok(Creation::Existing(_)) => false,
+        Ok(Creation::Fresh(_)) => true,
+        Err(refusal) => matches!(
+            refusal.kind,
+            RefusalKind::Unavailable | RefusalKind::NotFound | RefusalKind::NoSpace
+        ),
+    }
+}
+
+/// Nothing is placed while stores are unknown: those that open first would get everything.
+pub fn still_opening(stores: u32) -> Refusal {
+    let message = format!(
+        "the volume server is still opening {stores} of its stores; try again when `holdfast node \
+         list` shows them all"
+    );
+    Refusal::with(RefusalKind::Opening, message)
 }
 
 #[cfg(test)]

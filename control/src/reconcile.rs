@@ -61,6 +61,8 @@ pub struct Report {
     pub stores: Vec<StoreReport>,
     /// Their volumes.
     pub volumes: BTreeMap<VolumeId, VolumeReport>,
+    /// Stores that it is still opening; not among `stores`.
+    pub stores_opening: u32,
 }
 
 /// A volume server that said hello.

@@ -116,6 +116,8 @@ pub enum RefusalKind {
     NoSpace,
     /// Not now.
     Unavailable,
+    /// Not before the stores are open.
+    Opening,
 }
 
 /// Why a request was refused, and what to do.

@@ -3,16 +3,17 @@
 //! Waiting is bounded; when the time is over the change stays registered and the answer says so.
 
 use crate::convert::{self, status_to};
-use crate::limits::{CHANGE_WAIT, CREATE_WAIT, SHUTDOWN_WAIT};
+use crate::limits::{CHANGE_WAIT, CREATE_WAIT, SHUTDOWN_WAIT, STORES_WAIT};
 use crate::master::{Caller, Handle};
 use crate::name::VolumeName;
 use crate::proto::{self, control_server};
 use crate::reconcile::Condition;
+use crate::registry::{NewVolume, Refusal, RefusalKind};
 use crate::view::{View, VolumeView};
 use holdfast_core::id::VolumeId;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -76,7 +77,7 @@ impl control_server::Control for Service {
         let request = convert::new_volume_from(request.into_inner());
         let request = request.map_err(|refusal| status_to(&refusal))?;
         let name = request.name.clone();
-        let id = self.master.create(request, caller.clone()).await;
+        let id = self.place(request, &caller).await;
         let id = id.map_err(|refusal| status_to(&refusal))?;
         let settled = |seen: Option<&VolumeView>| {
             seen.is_none_or(|seen| {
@@ -183,6 +184,26 @@ impl control_server::Control for Service {
 }
 
 impl Service {
+    /// Registers a volume; waits, at most [`STORES_WAIT`], while its store cannot be chosen because
+    /// some are still being opened.
+    async fn place(&self, request: NewVolume, caller: &Caller) -> Result<VolumeId, Refusal> {
+        let mut views = self.master.view();
+        let until = Instant::now() + STORES_WAIT;
+        loop {
+            let placed = self.master.create(request.clone(), caller.clone()).await;
+            match &placed {
+                Err(refusal) if refusal.kind == RefusalKind::Opening => {
+                    let opened = views.wait_for(|view| view.stores_opening == 0);
+                    // The time is over, or the master gone: the refusal says enough.
+                    let Ok(Ok(_)) = timeout_at(until, opened).await else {
+                        return placed;
+                    };
+                }
+                _ => return placed,
+            }
+        }
+    }
+
     fn view(&self) -> Arc<View> {
         Arc::clone(&self.master.view().borrow())
     }

@@ -39,6 +39,8 @@ pub struct View {
     pub node_name: String,
     /// The connected volume server.
     pub server: Option<Server>,
+    /// Stores that it is still opening.
+    pub stores_opening: u32,
     /// Stores: connected ones, then the others ever seen.
     pub stores: Vec<StoreView>,
     /// Volumes that the registry does not know.
@@ -64,6 +66,7 @@ impl View {
             node: state.node,
             node_name: node.map_or_else(String::new, |node| node.name.clone()),
             server: reconciler.server().cloned(),
+            stores_opening: reconciler.report().map_or(0, |it| it.stores_opening),
             stores: store_views(state, reconciler),
             unknown: reconciler.unknown().collect(),
             volumes,

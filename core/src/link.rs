@@ -378,12 +378,15 @@ pub enum ReplyCode {
 /// What is, in the eyes of the volume server.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Report {
-    /// Every store it was started with.
+    /// Every store it was started with, once it is open or known to be unusable.
     #[prost(message, repeated, tag = "1")]
     pub stores: Vec<StoreReport>,
     /// Every volume of those stores.
     #[prost(message, repeated, tag = "2")]
     pub volumes: Vec<VolumeReport>,
+    /// Stores it was started with and has not opened yet; they are not among `stores`.
+    #[prost(uint32, tag = "3")]
+    pub stores_opening: u32,
 }
 
 /// One store.

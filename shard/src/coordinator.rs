@@ -26,6 +26,8 @@ pub(crate) struct Router {
     shards: Vec<ShardSender>,
     /// The last report of each shard; `None` while it still opens its stores.
     reports: Vec<Option<Report>>,
+    /// How many stores each shard was given.
+    stores: Vec<usize>,
     portals: Vec<String>,
     /// Where peers reach this process; empty: nowhere.
     peer_address: String,
@@ -40,15 +42,18 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// A router for these shards.
+    /// A router for these shards, each with its number of stores.
     pub(crate) fn new(
         shards: Vec<ShardSender>,
+        stores: Vec<usize>,
         portals: Vec<String>,
         peer_address: String,
     ) -> Self {
+        assert_eq!(shards.len(), stores.len());
         Router {
             reports: vec![None; shards.len()],
             shards,
+            stores,
             portals,
             peer_address,
             proposals: HashMap::new(),
@@ -282,7 +287,12 @@ impl Router {
     }
 
     fn report(&self) -> Report {
-        let mut whole = Report::default();
+        let opening = self.reports.iter().zip(&self.stores);
+        let opening = opening.filter_map(|(report, stores)| report.is_none().then_some(stores));
+        let mut whole = Report {
+            stores_opening: u32::try_from(opening.sum::<usize>()).unwrap_or(u32::MAX),
+            ..Report::default()
+        };
         for report in self.reports.iter().flatten() {
             whole.stores.extend(report.stores.iter().cloned());
             whole.volumes.extend(report.volumes.iter().cloned());

@@ -80,11 +80,9 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
     coordinator::watch_signals(signals, coordinator.clone())?;
     let mut executors = Vec::with_capacity(shards);
     let memory = args.memory / shards as u64;
-    for ((index, stores), messages) in shard::deal(args, shards)
-        .into_iter()
-        .enumerate()
-        .zip(receivers)
-    {
+    let dealt = shard::deal(args, shards);
+    let stores: Vec<usize> = dealt.iter().map(Vec::len).collect();
+    for ((index, stores), messages) in dealt.into_iter().enumerate().zip(receivers) {
         let options = ExecutorOptions {
             name: format!("shard-{index}"),
             // With one CPU for several threads the kernel schedules better than a pin.
@@ -113,7 +111,7 @@ fn serve(args: &Args, signals: signal::EndSignals) -> Result<ExitCode, Box<dyn s
         })?);
     }
     link::start(args.link.clone(), coordinator)?;
-    if !Router::new(senders, portals, peer_address.unwrap_or_default()).run(&inbox) {
+    if !Router::new(senders, stores, portals, peer_address.unwrap_or_default()).run(&inbox) {
         return Ok(ExitCode::FAILURE);
     }
     for executor in executors {

@@ -208,7 +208,7 @@ fn hello(version: u32, volumes: &[(VolumeId, u64)]) -> Body {
     })
 }
 
-fn report(volumes: &[(VolumeId, u64)]) -> link::Report {
+pub(crate) fn report(volumes: &[(VolumeId, u64)]) -> link::Report {
     let volume = |&(id, epoch): &(VolumeId, u64)| link::VolumeReport {
         volume_id: id.0.to_vec(),
         store_id: STORE.to_vec(),
@@ -225,6 +225,7 @@ fn report(volumes: &[(VolumeId, u64)]) -> link::Report {
             ..Default::default()
         }],
         volumes: volumes.iter().map(volume).collect(),
+        stores_opening: 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Exit, Failure};
 use crate::access::Access;
 use crate::convert::access_to;
-use crate::limits::{CHANGE_WAIT, CREATE_WAIT};
+use crate::limits::{CHANGE_WAIT, CREATE_WAIT, STORES_WAIT};
 use crate::name::VolumeName;
 use crate::proto::control_client::ControlClient;
 use crate::proto::{self, Volume};
@@ -70,7 +70,7 @@ impl Client {
         };
         let call = self
             .service
-            .create_volume(request(message, CREATE_WAIT + ANSWER));
+            .create_volume(request(message, STORES_WAIT + CREATE_WAIT + ANSWER));
         self.runtime
             .block_on(call)
             .map(Response::into_inner)

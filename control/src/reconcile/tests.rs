@@ -111,6 +111,7 @@ fn report(volumes: &[(VolumeId, u64, &str)]) -> Report {
             shard: 0,
         }],
         volumes: volumes.iter().map(volume).collect(),
+        stores_opening: 0,
     }
 }
 

@@ -1,8 +1,10 @@
 //! gRPC end to end, in this process: client, service, master, agent, scripted volume server.
 
-use crate::agent::tests::{Control, Server};
+use crate::agent::tests::{Control, Server, report};
+use crate::master::Caller;
 use crate::proto::control_client::ControlClient;
 use crate::proto::{self, VolumeState};
+use crate::registry::{NewVolume, RefusalKind};
 use holdfast_core::id::VolumeId;
 use holdfast_core::link;
 use std::str::FromStr;
@@ -91,6 +93,48 @@ async fn a_volume_lives_from_create_to_status() {
             .iter()
             .any(|event| event.what.starts_with("create volume a"))
     );
+    control.end().await;
+}
+
+/// A server that opened a small store and still opens a large one would get every volume on the small.
+#[tokio::test]
+async fn a_volume_is_placed_only_when_every_store_is_known() {
+    let control = Control::start();
+    let (client, _) = serve(&control).await;
+    let mut server = Server::connect(&control, &[]).await;
+    let mut opening = report(&[]);
+    opening.stores_opening = 1;
+    server.send(0, link::Body::Report(opening)).await;
+    control.until(|view| view.stores_opening == 1).await;
+    let direct = NewVolume {
+        name: "b".parse().expect("a name"),
+        size_bytes: GIB,
+        access: None,
+        store: None,
+    };
+    let caller = Caller {
+        who: "test".into(),
+        request_id: String::new(),
+    };
+    let refusal = control.handle.create(direct, caller).await;
+    let refusal = refusal.expect_err("no store can be chosen yet");
+    assert_eq!(refusal.kind, RefusalKind::Opening);
+    assert!(refusal.message.contains("1 of its stores"), "{refusal}");
+    let mut waiting = client.clone();
+    let creating = tokio::spawn(async move { waiting.create_volume(wanted("a", GIB)).await });
+    let mut known = report(&[]);
+    let mut large = known.stores[0].clone();
+    large.store_id = vec![9; 16];
+    large.path = "/large".into();
+    large.capacity_bytes *= 2;
+    known.stores.push(large);
+    server.send(0, link::Body::Report(known)).await;
+    let (request, assignment) = server.assignment().await;
+    assert_eq!(assignment.store_id, [9; 16]);
+    server.reply(request, link::ReplyCode::Ok).await;
+    let id = VolumeId::try_from(assignment.volume_id.as_slice()).expect("16 bytes");
+    server.report(&[(id, assignment.epoch)]).await;
+    creating.await.expect("no panic").expect("created");
     control.end().await;
 }
 

@@ -24,6 +24,8 @@ impl Shard {
                 .values()
                 .map(|entry| self.volume_report(entry))
                 .collect(),
+            // A shard speaks when it has tried all its stores.
+            stores_opening: 0,
         };
         self.coordinator
             .send(ToCoordinator::Report(self.index, report));
