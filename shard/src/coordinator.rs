@@ -6,6 +6,7 @@
 use crate::limits::{DRAIN_MAX, REPORT_PERIOD};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use crate::peer::hub::Identity;
+use crate::runtime::memory;
 use holdfast_core::id::{ClusterId, NodeId, VolumeId};
 use holdfast_core::link::{
     Assignment, Body, CopyReport, Fence, Fenced, Hello, Message, ProposalAnswer, Propose, Reply,
@@ -105,6 +106,7 @@ impl Router {
                 self.send(request_id, Body::Fenced(*fenced));
             }
             ToCoordinator::Propose(shard, propose) => self.propose(shard, *propose),
+            ToCoordinator::MemoryFreed => memory::give_back(),
             ToCoordinator::Drained(shard) => {
                 self.drained.insert(shard);
             }

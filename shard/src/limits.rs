@@ -80,6 +80,13 @@ pub(crate) const COMMANDS_IN_FLIGHT_MAX: usize = 1024;
 /// Reads that wait for transfer memory at most, before further ones wait for them.
 pub(crate) const READS_WAITING_MAX: usize = 8192;
 
+/// Bytes that one connection costs, about, beside its transfers.
+pub(crate) const CONNECTION_BYTES: u64 = 32 << 10;
+
+/// Bytes of connections and transfers of one shard that must have been freed before the allocator is
+/// asked to give memory back.
+pub(crate) const MEMORY_FALL_BYTES: u64 = 32 << 20;
+
 /// How long hosts may take to log out at the end.
 pub(crate) const LOG_OUT_MAX: Duration = Duration::from_secs(6);
 

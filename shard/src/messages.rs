@@ -49,6 +49,8 @@ pub(crate) enum ToCoordinator {
     Fenced(u64, Box<Fenced>),
     /// A primary wants another in-sync set; which shard it is in.
     Propose(usize, Box<Propose>),
+    /// A shard freed much memory.
+    MemoryFreed,
     /// A shard ended in order.
     Drained(usize),
     /// The agent is there.

@@ -26,6 +26,11 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Memory of the volume server at most, in MiB: 1,024 of cache and transfers as configured by
 /// default, 32 KiB for each of 10,000 connections, the rest for maps, rings and code.
 const MEMORY_MIB_MAX: u64 = 1024 + 320 + 180;
+/// Memory that may stay when the attackers are gone, in MiB: the read cache of the victim (256 MiB and
+/// its book-keeping) and what ten thousand connections leave behind in tables that do not shrink.
+const MEMORY_KEPT_MIB_MAX: u64 = 300;
+/// Time after which it must have been given back.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(10);
 /// CHAP secret of the locked volume.
 const SECRET: &str = "correct horse battery";
 
@@ -123,6 +128,7 @@ impl Stage {
         // One second alone, to know what the host and the server are like in peace.
         std::thread::sleep(Duration::from_secs(1));
         let peace = self.bystander.take();
+        let calm_mib = peace.as_ref().map_or(0, |seen| seen.memory_mib_max);
         report.check("in peace", peace.map(|seen| seen.to_string()));
         for (name, attack) in ATTACKS {
             let started = Instant::now();
@@ -137,8 +143,27 @@ impl Stage {
         std::thread::sleep(Duration::from_secs(1));
         let after = self.bystander.take().map(|seen| seen.to_string());
         report.check("afterwards", after);
+        report.check("memory is given back", self.memory_given_back(calm_mib));
         let stopped = self.bystander.stop().and_then(|()| self.server.stop());
         report.check("the server stops in order", stopped.map(|()| String::new()));
+    }
+
+    /// Waits until the server is not much larger than it was in peace.
+    fn memory_given_back(&self, calm_mib: u64) -> Result<String, String> {
+        let bound = calm_mib + MEMORY_KEPT_MIB_MAX;
+        let started = Instant::now();
+        loop {
+            let now_mib = bystander::memory_mib(self.pid)?;
+            if now_mib <= bound {
+                return Ok(format!("{now_mib} MiB, {calm_mib} MiB before the attacks"));
+            }
+            if started.elapsed() > GIVE_BACK_MAX {
+                return Err(format!(
+                    "{now_mib} MiB are left of the attacks, {calm_mib} MiB were used before; the bound is {bound}"
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// What the host and the server went through since the last time.

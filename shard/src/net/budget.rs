@@ -16,6 +16,7 @@ pub(crate) struct Budget(Rc<Inner>);
 struct Inner {
     bytes_max: usize,
     used: Cell<usize>,
+    peak: Cell<usize>,
     waiting: RefCell<VecDeque<(usize, Sender<Share>)>>,
 }
 
@@ -31,6 +32,7 @@ impl Budget {
         Budget(Rc::new(Inner {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             used: Cell::new(0),
+            peak: Cell::new(0),
             waiting: RefCell::default(),
         }))
     }
@@ -56,6 +58,11 @@ impl Budget {
         receiver.receive().await
     }
 
+    /// The most that was in use since the last call.
+    pub(crate) fn take_peak(&self) -> usize {
+        self.0.peak.replace(self.0.used.get())
+    }
+
     /// Whether nothing of it is in use.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.used.get() == 0
@@ -70,6 +77,7 @@ impl Budget {
 impl Inner {
     fn take(this: &Rc<Inner>, bytes: usize) -> Share {
         this.used.set(this.used.get() + bytes);
+        this.peak.set(this.peak.get().max(this.used.get()));
         Share {
             inner: Rc::clone(this),
             bytes,

@@ -12,8 +12,8 @@ use super::output::{self, Output};
 use super::{listen, reader};
 use crate::disk::file::FileDisk;
 use crate::limits::{
-    COMMANDS_IN_FLIGHT_MAX, CONNECTIONS_MAX, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED,
-    HALF_OPEN_MAX, LOG_OUT_MAX, READS_WAITING_MAX, SCRATCH_BYTES,
+    COMMANDS_IN_FLIGHT_MAX, CONNECTION_BYTES, CONNECTIONS_MAX, DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED, HALF_OPEN_MAX, LOG_OUT_MAX, READS_WAITING_MAX, SCRATCH_BYTES,
 };
 use crate::messages::{ShardSender, ToShard};
 use crate::runtime::slots::Slots;
@@ -251,6 +251,12 @@ impl Service {
                 conn.tick();
             }
         }
+    }
+
+    /// Bytes that connections and transfers have used at most since the last call, about.
+    pub(crate) fn take_memory_peak(&self) -> u64 {
+        let transfers = self.0.read_budget.take_peak() + self.0.write_budget.take_peak();
+        transfers as u64 + self.0.connections.borrow().len() as u64 * CONNECTION_BYTES
     }
 
     /// Asks all hosts to log out and waits until they are gone, a bounded time.

@@ -10,6 +10,7 @@ pub(crate) mod executor;
 pub(crate) mod file;
 pub(crate) mod local;
 pub(crate) mod mailbox;
+pub(crate) mod memory;
 pub(crate) mod signal;
 pub(crate) mod slots;
 pub(crate) mod socket;

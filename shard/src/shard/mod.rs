@@ -11,12 +11,14 @@ mod stores;
 
 use crate::args::Args;
 use crate::disk::file::FileDisk;
+use crate::limits::MEMORY_FALL_BYTES;
 use crate::limits::{ASIDE_IN_FLIGHT_MAX, PEER_QUEUED_BYTES_MAX};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use crate::net::service::Service;
 use crate::peer::hub::Hub;
 use crate::runtime::local::Bell;
 use crate::runtime::mailbox::Receiver;
+use crate::runtime::memory::Ebb;
 use crate::runtime::slots::Slots;
 use crate::runtime::task;
 use crate::store::driver::StoreDriver;
@@ -168,6 +170,7 @@ async fn take_messages(shard: Rc<Shard>, mut inbox: Receiver<ToShard>) {
 
 async fn tick(shard: Rc<Shard>) {
     let mut ticks = 0;
+    let mut ebb = Ebb::default();
     loop {
         task::sleep(TICK).await;
         ticks += 1;
@@ -178,6 +181,9 @@ async fn tick(shard: Rc<Shard>) {
         shard.service.tick();
         if ticks % TICKS_PER_REPORT == 0 || shard.report_soon.take() {
             shard.send_report();
+            if ebb.observe(shard.service.take_memory_peak(), MEMORY_FALL_BYTES) {
+                shard.coordinator.send(ToCoordinator::MemoryFreed);
+            }
         }
     }
 }

@@ -169,7 +169,7 @@ fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
 }
 
 /// Resident memory of a process.
-fn memory_mib(pid: u32) -> Result<u64, String> {
+pub(super) fn memory_mib(pid: u32) -> Result<u64, String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .map_err(|error| format!("the server is gone: {error}"))?;
     status
