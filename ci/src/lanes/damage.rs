@@ -6,6 +6,7 @@
 //! The places are found by looking for what the hosts wrote, so nothing of the format is known here
 //! but where `holdfast store inspect` says the areas are.
 
+mod device;
 mod disk;
 mod exhausted;
 mod failing;
@@ -15,6 +16,7 @@ use crate::lanes::Context;
 use crate::report::Report;
 
 use disk::Disk;
+use failing::Medium;
 use fixture::{Fixture, Image, Scene};
 
 /// Map pages that are damaged, one after the other.
@@ -27,7 +29,9 @@ pub(crate) fn run(context: &Context, report: &mut Report) {
         Err(what) => report.check("flipped bits", Err(what)),
     }
     report.check("full disk", exhausted::run(context));
-    report.check("dead disk", failing::run(context));
+    report.check("dead disk", failing::run(context, Medium::File));
+    report.check("dead block device", failing::run(context, Medium::Device));
+    report.check("block device that loses data", device::run(context));
     report.check(
         "store file cut short under a running server",
         failing::run_cut(context),

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::device::LoopDevice;
 use super::disk::Disk;
 use super::fixture::{create, find_store, new_disk, options, stores, write_most};
 use crate::initiator::scsi::{STATUS_GOOD, Sense};
@@ -33,17 +34,17 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITES_MAX: u64 = 100_000;
 
 /// A store on a disk of its own, and one beside it.
-struct Pair {
-    home: PathBuf,
-    server: Server,
-    victim: Disk,
+pub(super) struct Pair {
+    pub(super) home: PathBuf,
+    pub(super) server: Server,
+    pub(super) victim: Disk,
     other: Disk,
     victim_store: String,
 }
 
 impl Pair {
-    fn start(context: &Context, name: &str) -> Result<Self, String> {
-        let home = context.scratch(name)?;
+    /// Both, freshly written; stores that `home` holds already are used.
+    pub(super) fn start(context: &Context, home: PathBuf) -> Result<Self, String> {
         let server = Server::start(context, &home, &ARGUMENTS)?;
         let stores = stores(&server)?;
         let [victim_store, other_store] = &stores[..] else {
@@ -75,7 +76,7 @@ impl Pair {
     }
 
     /// The other store must serve everything and take writes.
-    fn other_serves(&mut self) -> Result<(), String> {
+    pub(super) fn other_serves(&mut self) -> Result<(), String> {
         self.other.connect()?;
         self.other.write(0, 16)?;
         match &self.other.sweep()?[..] {
@@ -85,12 +86,21 @@ impl Pair {
     }
 }
 
+/// What the store of the dying disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// A file; the kernel says that there is no room.
+    File,
+    /// A block device; the kernel says that a write failed.
+    Device,
+}
+
 /// A write that the kernel refuses.
-pub(super) fn run(context: &Context) -> Result<String, String> {
+pub(super) fn run(context: &Context, medium: Medium) -> Result<String, String> {
     if !sys::is_root() {
         return Err("mounting a small file system needs root: run this lane as root".into());
     }
-    let pair = Pair::start(context, "failing")?;
+    let pair = Pair::start(context, context.scratch("failing")?)?;
     let (path, home) = (pair.store_path(), pair.home.clone());
     let Pair {
         server,
@@ -101,6 +111,10 @@ pub(super) fn run(context: &Context) -> Result<String, String> {
     } = pair;
     server.stop()?;
     let small = SmallFileSystem::with_copy(&home.join("small"), &path)?;
+    let device = match medium {
+        Medium::File => None,
+        Medium::Device => Some(small.behind_device(&path)?),
+    };
 
     let server = Server::start(context, &home, &ARGUMENTS)?;
     let victim = victim.moved_to(options(&server, "victim")?);
@@ -126,6 +140,7 @@ pub(super) fn run(context: &Context) -> Result<String, String> {
         return Err("a dead store took a write".into());
     }
     pair.server.stop()?;
+    drop(device);
     drop(small);
     if lines.len() != 1 {
         return Err(format!(
@@ -140,7 +155,7 @@ pub(super) fn run(context: &Context) -> Result<String, String> {
 
 /// The store file loses its chunks while the server runs: no wrong byte, the other store serves.
 pub(super) fn run_cut(context: &Context) -> Result<String, String> {
-    let mut pair = Pair::start(context, "cut")?;
+    let mut pair = Pair::start(context, context.scratch("cut")?)?;
     let path = pair.store_path();
     let file = OpenOptions::new()
         .write(true)
@@ -242,6 +257,15 @@ impl SmallFileSystem {
         fs::remove_file(file).map_err(|error| error.to_string())?;
         symlink(&target, file).map_err(|error| error.to_string())?;
         Ok(small)
+    }
+
+    /// Puts a block device between the link at `file` and the small file system.
+    fn behind_device(&self, file: &Path) -> Result<LoopDevice, String> {
+        let device = LoopDevice::attach(&self.mount.join("store"))?;
+        fs::remove_file(file)
+            .and_then(|()| symlink(device.path(), file))
+            .map_err(|error| error.to_string())?;
+        Ok(device)
     }
 }
 
