@@ -26,10 +26,12 @@ pub(crate) fn ensure(names: &[&str]) -> Result<(), String> {
     }
     println!("   installing {list}");
     tool::run_ok(apt().args(["update", "-qq"]), INSTALL_BOUND)?;
+    // All names, so that apt finds versions that go together; what the machine has is never removed.
     tool::run_ok(
         apt()
             .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing),
+            .arg("--no-remove")
+            .args(names),
         INSTALL_BOUND,
     )?;
     Ok(())
