@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
@@ -97,7 +98,13 @@ async fn serve(options: Options) -> Result<(), String> {
         options.listen,
         options.link.display()
     );
+    tell(sd_notify::NotifyState::Ready);
+    let heartbeat = sd_notify::watchdog_enabled().map(|patience| tokio::spawn(beat(patience)));
     let result = master.run(stopped(stopping)).await;
+    tell(sd_notify::NotifyState::Stopping);
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.abort();
+    }
     // Either a signal or a storage error: nobody is left to decide, so all stop.
     stop.send_replace(true);
     let grpc = grpc.await.map_err(|error| error.to_string())?;
@@ -108,6 +115,22 @@ async fn serve(options: Options) -> Result<(), String> {
     grpc.map_err(|error| format!("gRPC: {error}"))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the service manager that the one thread of this process turns.
+async fn beat(patience: Duration) {
+    let mut pause = tokio::time::interval(patience / 3);
+    loop {
+        pause.tick().await;
+        tell(sd_notify::NotifyState::Watchdog);
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn tell(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("the service manager could not be told: {error}");
+    }
 }
 
 fn watch_signals(stop: watch::Sender<bool>) -> Result<(), String> {

@@ -7,6 +7,7 @@ use crate::limits::{DRAIN_MAX, REPORT_PERIOD};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use crate::peer::hub::Identity;
 use crate::runtime::memory;
+use crate::supervisor::Supervisor;
 use holdfast_core::id::{ClusterId, NodeId, VolumeId};
 use holdfast_core::link::{
     Assignment, Body, CopyReport, Fence, Fenced, Hello, Message, ProposalAnswer, Propose, Reply,
@@ -40,6 +41,9 @@ pub(crate) struct Router {
     drained: HashSet<usize>,
     draining: Option<Instant>,
     report_due: Instant,
+    /// When each shard was last heard.
+    heard: Vec<Instant>,
+    supervisor: Supervisor,
 }
 
 impl Router {
@@ -51,6 +55,7 @@ impl Router {
         peer_address: String,
     ) -> Self {
         assert_eq!(shards.len(), stores.len());
+        let heard = vec![Instant::now(); shards.len()];
         Router {
             reports: vec![None; shards.len()],
             shards,
@@ -64,6 +69,8 @@ impl Router {
             drained: HashSet::new(),
             draining: None,
             report_due: Instant::now(),
+            heard,
+            supervisor: Supervisor::from_environment(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Router {
                 let before = self.reports[shard].take();
                 let changed = before.is_none_or(|before| different(&before, &report));
                 self.reports[shard] = Some(report);
+                self.heard[shard] = Instant::now();
                 if changed {
                     self.send_report();
                 }
@@ -280,6 +288,7 @@ impl Router {
         }
         info!("draining: logging hosts out, then a checkpoint");
         self.draining = Some(Instant::now());
+        self.supervisor.stopping();
         for (shard, sender) in self.shards.iter_mut().enumerate() {
             if sender.send(ToShard::Drain).is_err() {
                 warn!(shard, "the shard takes no messages; it is not waited for");
@@ -304,6 +313,11 @@ impl Router {
 
     fn send_report(&mut self) {
         self.report_due = Instant::now() + REPORT_PERIOD;
+        // It watches from the moment that all is ready.
+        if !self.is_opening() {
+            self.supervisor.ready();
+            self.supervisor.heard(&self.heard);
+        }
         if self.welcomed {
             let report = self.report();
             self.send(0, Body::Report(report));

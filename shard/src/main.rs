@@ -14,6 +14,7 @@ mod preflight;
 mod runtime;
 mod shard;
 mod store;
+mod supervisor;
 mod volume;
 
 use crate::limits::{

@@ -2,6 +2,7 @@
 
 mod clients;
 mod contract;
+mod service;
 
 use super::Context;
 use crate::report::Report;
@@ -15,7 +16,11 @@ pub(crate) fn run(context: &Context, report: &mut Report) {
     if let Err(why) = tools.and_then(|()| context.build()) {
         return report.check("tools and binaries", Err(why));
     }
-    for (name, case) in contract::CASES.iter().chain(clients::CASES) {
+    for (name, case) in contract::CASES
+        .iter()
+        .chain(service::CASES)
+        .chain(clients::CASES)
+    {
         report.check(name, case(context));
     }
 }

@@ -11,8 +11,7 @@ mod stores;
 
 use crate::args::Args;
 use crate::disk::file::FileDisk;
-use crate::limits::MEMORY_FALL_BYTES;
-use crate::limits::{ASIDE_IN_FLIGHT_MAX, PEER_QUEUED_BYTES_MAX};
+use crate::limits::{ASIDE_IN_FLIGHT_MAX, MEMORY_FALL_BYTES, PEER_QUEUED_BYTES_MAX};
 use crate::messages::{Coordinator, ShardSender, ToCoordinator, ToShard};
 use crate::net::service::Service;
 use crate::peer::hub::Hub;
