@@ -1,8 +1,9 @@
-//! Compiles `proto/holdfast.proto` without an installed `protoc`.
+//! Compiles `proto/*.proto` without an installed `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto/holdfast.proto");
-    let files = protox::compile(["proto/holdfast.proto"], ["proto"])?;
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["proto/holdfast.proto", "proto/masters.proto"];
+    let files = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         // Messages that carry secrets have no `Debug`: nobody can log them by accident.
         .skip_debug([
@@ -10,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "holdfast.v1.Access",
             "holdfast.v1.CreateVolumeRequest",
             "holdfast.v1.SetVolumeAccessRequest",
+            "holdfast.masters.v1.Envelope",
         ])
         .compile_fds(files)?;
     Ok(())

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod master;
 pub mod name;
 pub mod placement;
+pub mod raft;
 pub mod reconcile;
 pub mod registry;
 pub mod service;
@@ -23,4 +24,11 @@ pub mod view;
 #[allow(clippy::all, clippy::unwrap_used)]
 pub mod proto {
     tonic::include_proto!("holdfast.v1");
+}
+
+/// Messages and the service between masters, generated from `proto/masters.proto`.
+#[allow(missing_docs, unreachable_pub, missing_debug_implementations)]
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod masters {
+    tonic::include_proto!("holdfast.masters.v1");
 }

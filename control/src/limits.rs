@@ -76,3 +76,29 @@ pub const ISCSI_NAME_BYTES_MAX: usize = 223;
 
 /// Time for calls under way when the process is told to stop.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Masters at most; more make every commit slower and no failure more bearable.
+pub const MASTERS_MAX: usize = 5;
+
+/// Time for a commit by a majority of the masters; then its fate is unknown to the caller.
+pub const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// Time for a master to catch up and to be given its vote.
+pub const MEMBERSHIP_WAIT: Duration = Duration::from_secs(30);
+
+/// Time to connect to another master, and between two looks at an idle connection.
+pub const RAFT_CONNECT_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait before another master that could not be reached is tried again.
+pub const RAFT_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Bytes of one command in the masters' log at most.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of entries sent at once; a single bigger one goes alone.
+pub const RAFT_ENTRIES_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of one message between masters at most.
+pub const RAFT_RPC_BYTES_MAX: usize = 8 << 20;
+
+const _: () = assert!(RAFT_ENTRIES_BYTES_MAX + COMMAND_BYTES_MAX < RAFT_RPC_BYTES_MAX);

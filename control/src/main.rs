@@ -65,7 +65,7 @@ fn run(options: Options) -> Result<(), String> {
 
 async fn serve(options: Options) -> Result<(), String> {
     let fresh = Identities {
-        cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()),
+        cluster: Some(ClusterId(*uuid::Uuid::new_v4().as_bytes())),
         node: NodeId(*uuid::Uuid::new_v4().as_bytes()),
     };
     let opened = Registry::open(&options.data, fresh).map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@
 //! after deletion: tombstones stay. Names of living volumes are unique. Epochs never go down.
 
 pub mod database;
-mod record;
+pub(crate) mod record;
 
 use crate::access::Access;
 use crate::limits::{TOMBSTONES_MAX, VOLUMES_MAX};
@@ -299,6 +299,15 @@ impl State {
         }
         let oldest = self.tombstones.values().min_by_key(|stone| stone.at_ms);
         oldest.map(|stone| stone.id)
+    }
+
+    /// The changes that make this state out of an empty one.
+    pub fn changes(&self) -> Vec<Change> {
+        let nodes = self.nodes.values().cloned().map(Change::PutNode);
+        let stores = self.stores.values().cloned().map(Change::PutStore);
+        let stones = self.tombstones.values().cloned().map(Change::BuryVolume);
+        let volumes = self.volumes.values().cloned().map(Change::PutVolume);
+        nodes.chain(stores).chain(stones).chain(volumes).collect()
     }
 
     /// Makes a durable change visible.

@@ -38,7 +38,7 @@ impl Control {
 
     fn start_in(directory: PathBuf) -> Control {
         let fresh = Identities {
-            cluster: ClusterId([1; 16]),
+            cluster: Some(ClusterId([1; 16])),
             node: NodeId([2; 16]),
         };
         let (registry, state) = Registry::open(&directory, fresh).expect("opened");

@@ -9,17 +9,23 @@ use super::record::{Record, RecordError};
 use super::{Audit, Change, State};
 use crate::limits::AUDIT_MAX;
 use holdfast_core::id::{ClusterId, NodeId};
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
+};
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Version of the stored form.
-pub const FORMAT: &str = "holdfast registry 1";
+pub const FORMAT: &str = "holdfast registry 2";
 
 /// Name of the file in its directory.
 pub const FILE_NAME: &str = "registry.redb";
+
+/// The cluster of a registry that is in none yet.
+pub(crate) const NO_CLUSTER: ClusterId = ClusterId([0; 16]);
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const VOLUMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("volumes");
@@ -27,6 +33,15 @@ const TOMBSTONES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("tomb
 const STORES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stores");
 const NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("nodes");
 const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+
+/// Entries of the masters' log by index, as `raft::log` writes them.
+pub(crate) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+
+/// Vote, last applied entry and members, as `raft` writes them.
+pub(crate) const CONSENSUS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("consensus");
+
+/// Key in [`CONSENSUS`]: this master was taken into a cluster and must never found one.
+pub(crate) const INVITED: &str = "invited";
 
 /// The open file.
 #[derive(Debug)]
@@ -38,8 +53,8 @@ pub struct Registry {
 /// Identities for a registry that does not exist yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Identities {
-    /// The cluster's.
-    pub cluster: ClusterId,
+    /// The cluster's; `None` for a master that waits to be taken into one.
+    pub cluster: Option<ClusterId>,
     /// This node's.
     pub node: NodeId,
 }
@@ -88,6 +103,9 @@ pub enum StorageError {
     /// A record.
     #[error("registry: {0}")]
     Record(#[from] RecordError),
+    /// The masters' log.
+    #[error("registry: {0}")]
+    Consensus(String),
 }
 
 impl Registry {
@@ -112,41 +130,103 @@ impl Registry {
 
     /// Makes `changes` durable together with their `audit` entry.
     pub fn commit(&self, changes: &[Change], audit: &Audit) -> Result<(), StorageError> {
+        self.transact(|transaction| {
+            self.put(transaction, changes)?;
+            self.put_audit(transaction, audit)
+        })
+    }
+
+    /// Runs `work` as one transaction, which is durable when this returns.
+    pub(crate) fn transact<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         let mut transaction = self.read(self.database.begin_write())?;
+        self.read(transaction.set_durability(Durability::Immediate))?;
         transaction.set_two_phase_commit(true);
-        {
-            let mut volumes = self.read(transaction.open_table(VOLUMES))?;
-            let mut tombstones = self.read(transaction.open_table(TOMBSTONES))?;
-            let mut stores = self.read(transaction.open_table(STORES))?;
-            let mut nodes = self.read(transaction.open_table(NODES))?;
-            for change in changes {
-                match change {
-                    Change::PutVolume(volume) => {
-                        let bytes = volume.encode()?;
-                        self.read(volumes.insert(&volume.id.0[..], &bytes[..]))?;
-                    }
-                    Change::BuryVolume(stone) => {
-                        let bytes = stone.encode()?;
-                        self.read(volumes.remove(&stone.id.0[..]))?;
-                        self.read(tombstones.insert(&stone.id.0[..], &bytes[..]))?;
-                    }
-                    Change::ForgetTombstone(id) => {
-                        self.read(tombstones.remove(&id.0[..]))?;
-                    }
-                    Change::PutStore(store) => {
-                        let bytes = store.encode()?;
-                        self.read(stores.insert(&store.id.0[..], &bytes[..]))?;
-                    }
-                    Change::PutNode(node) => {
-                        let bytes = node.encode()?;
-                        self.read(nodes.insert(&node.id.0[..], &bytes[..]))?;
-                    }
+        let result = work(&transaction)?;
+        self.read(transaction.commit())?;
+        Ok(result)
+    }
+
+    /// A consistent look at the file.
+    pub(crate) fn snapshot(&self) -> Result<ReadTransaction, StorageError> {
+        self.read(self.database.begin_read())
+    }
+
+    /// Stores `changes` with `transaction`.
+    pub(crate) fn put(
+        &self,
+        transaction: &WriteTransaction,
+        changes: &[Change],
+    ) -> Result<(), StorageError> {
+        let mut volumes = self.read(transaction.open_table(VOLUMES))?;
+        let mut tombstones = self.read(transaction.open_table(TOMBSTONES))?;
+        let mut stores = self.read(transaction.open_table(STORES))?;
+        let mut nodes = self.read(transaction.open_table(NODES))?;
+        for change in changes {
+            match change {
+                Change::PutVolume(volume) => {
+                    let bytes = volume.encode()?;
+                    self.read(volumes.insert(&volume.id.0[..], &bytes[..]))?;
+                }
+                Change::BuryVolume(stone) => {
+                    let bytes = stone.encode()?;
+                    self.read(volumes.remove(&stone.id.0[..]))?;
+                    self.read(tombstones.insert(&stone.id.0[..], &bytes[..]))?;
+                }
+                Change::ForgetTombstone(id) => {
+                    self.read(tombstones.remove(&id.0[..]))?;
+                }
+                Change::PutStore(store) => {
+                    let bytes = store.encode()?;
+                    self.read(stores.insert(&store.id.0[..], &bytes[..]))?;
+                }
+                Change::PutNode(node) => {
+                    let bytes = node.encode()?;
+                    self.read(nodes.insert(&node.id.0[..], &bytes[..]))?;
                 }
             }
-            let mut entries = self.read(transaction.open_table(AUDIT))?;
-            self.append_audit(&mut entries, audit)?;
         }
-        self.read(transaction.commit())
+        Ok(())
+    }
+
+    /// Adds an audit entry with `transaction`; the oldest goes when there are too many.
+    pub(crate) fn put_audit(
+        &self,
+        transaction: &WriteTransaction,
+        audit: &Audit,
+    ) -> Result<(), StorageError> {
+        let mut entries = self.read(transaction.open_table(AUDIT))?;
+        let last = self.read(entries.last())?.map_or(0, |(key, _)| key.value());
+        let bytes = audit.encode()?;
+        self.read(entries.insert(last + 1, &bytes[..]))?;
+        if self.read(entries.len())? > AUDIT_MAX {
+            self.read(entries.pop_first())?;
+        }
+        Ok(())
+    }
+
+    /// Takes out every record and audit entry with `transaction`.
+    pub(crate) fn clear(&self, transaction: &WriteTransaction) -> Result<(), StorageError> {
+        for table in [VOLUMES, TOMBSTONES, STORES, NODES] {
+            self.read(transaction.delete_table(table))?;
+            self.read(transaction.open_table(table))?;
+        }
+        self.read(transaction.delete_table(AUDIT))?;
+        self.read(transaction.open_table(AUDIT))?;
+        Ok(())
+    }
+
+    /// Gives an empty registry its cluster.
+    pub(crate) fn join(&self, cluster: ClusterId) -> Result<(), StorageError> {
+        self.transact(|transaction| {
+            let mut consensus = self.read(transaction.open_table(CONSENSUS))?;
+            self.read(consensus.insert(INVITED, &b"1"[..]))?;
+            let mut meta = self.read(transaction.open_table(META))?;
+            self.read(meta.insert("cluster_id", &cluster.0[..]))?;
+            Ok(())
+        })
     }
 
     /// The newest audit entries, oldest first.
@@ -168,21 +248,8 @@ impl Registry {
         database.close().map_err(|source| failed(&path, source))
     }
 
-    fn append_audit(
-        &self,
-        entries: &mut redb::Table<'_, u64, &'static [u8]>,
-        audit: &Audit,
-    ) -> Result<(), StorageError> {
-        let last = self.read(entries.last())?.map_or(0, |(key, _)| key.value());
-        let bytes = audit.encode()?;
-        self.read(entries.insert(last + 1, &bytes[..]))?;
-        if self.read(entries.len())? > AUDIT_MAX {
-            self.read(entries.pop_first())?;
-        }
-        Ok(())
-    }
-
-    fn load(&self) -> Result<State, StorageError> {
+    /// Everything in the file.
+    pub(crate) fn load(&self) -> Result<State, StorageError> {
         let transaction = self.read(self.database.begin_read())?;
         let meta = self.read(transaction.open_table(META))?;
         let value = |key: &str| -> Result<Vec<u8>, StorageError> {
@@ -202,7 +269,10 @@ impl Registry {
                 reason: "not 16 bytes".into(),
             })
         };
-        let cluster = ClusterId(identity("cluster id", value("cluster_id")?)?);
+        let cluster = match value("cluster_id")? {
+            none if none.is_empty() => NO_CLUSTER,
+            bytes => ClusterId(identity("cluster id", bytes)?),
+        };
         let node = NodeId(identity("node id", value("node_id")?)?);
         let mut state = State::empty(cluster, node);
         for volume in self.records(&transaction, VOLUMES)? {
@@ -235,7 +305,10 @@ impl Registry {
     }
 
     /// Names the file in an error of the database.
-    fn read<T, E: Into<redb::Error>>(&self, result: Result<T, E>) -> Result<T, StorageError> {
+    pub(crate) fn read<T, E: Into<redb::Error>>(
+        &self,
+        result: Result<T, E>,
+    ) -> Result<T, StorageError> {
         result.map_err(|source| failed(&self.path, source))
     }
 }
@@ -275,12 +348,16 @@ fn initialise(database: &Database, fresh: Identities) -> Result<(), redb::Error>
     {
         let mut meta = transaction.open_table(META)?;
         meta.insert("format", FORMAT.as_bytes())?;
-        meta.insert("cluster_id", &fresh.cluster.0[..])?;
+        if let Some(cluster) = fresh.cluster {
+            meta.insert("cluster_id", &cluster.0[..])?;
+        }
         meta.insert("node_id", &fresh.node.0[..])?;
         for table in [VOLUMES, TOMBSTONES, STORES, NODES] {
             transaction.open_table(table)?;
         }
         transaction.open_table(AUDIT)?;
+        transaction.open_table(LOG)?;
+        transaction.open_table(CONSENSUS)?;
     }
     transaction.commit()?;
     Ok(())

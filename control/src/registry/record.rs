@@ -3,10 +3,11 @@
 //! Identities are UUID text, secrets hexadecimal. Unknown fields are refused: they would be lost by
 //! the next change. A change of any form here needs another [`super::database::FORMAT`].
 
-use super::{Audit, Node, Store, Tombstone, Volume};
+use super::{Audit, Change, Node, Store, Tombstone, Volume};
 use crate::access::{Access, Chap, Secret};
 use holdfast_core::lsn::Epoch;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A stored record cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +201,71 @@ impl Record for Audit {
             what: record.what,
         })
     }
+}
+
+/// A change as the masters' log and snapshots have it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StoredChange {
+    PutVolume(Value),
+    BuryVolume(Value),
+    ForgetTombstone(String),
+    PutStore(Value),
+    PutNode(Value),
+}
+
+/// An audit entry as the masters' log and snapshots have it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct StoredAudit(Value);
+
+impl From<&Change> for StoredChange {
+    fn from(change: &Change) -> StoredChange {
+        match change {
+            Change::PutVolume(volume) => StoredChange::PutVolume(document(volume)),
+            Change::BuryVolume(stone) => StoredChange::BuryVolume(document(stone)),
+            Change::ForgetTombstone(id) => StoredChange::ForgetTombstone(id.to_string()),
+            Change::PutStore(store) => StoredChange::PutStore(document(store)),
+            Change::PutNode(node) => StoredChange::PutNode(document(node)),
+        }
+    }
+}
+
+impl TryFrom<StoredChange> for Change {
+    type Error = RecordError;
+
+    fn try_from(stored: StoredChange) -> Result<Change, RecordError> {
+        Ok(match stored {
+            StoredChange::PutVolume(value) => Change::PutVolume(from_document(&value)?),
+            StoredChange::BuryVolume(value) => Change::BuryVolume(from_document(&value)?),
+            StoredChange::ForgetTombstone(id) => Change::ForgetTombstone(parse("id", &id)?),
+            StoredChange::PutStore(value) => Change::PutStore(from_document(&value)?),
+            StoredChange::PutNode(value) => Change::PutNode(from_document(&value)?),
+        })
+    }
+}
+
+impl From<&Audit> for StoredAudit {
+    fn from(audit: &Audit) -> StoredAudit {
+        StoredAudit(document(audit))
+    }
+}
+
+impl TryFrom<StoredAudit> for Audit {
+    type Error = RecordError;
+
+    fn try_from(stored: StoredAudit) -> Result<Audit, RecordError> {
+        from_document(&stored.0)
+    }
+}
+
+fn document(record: &impl Record) -> Value {
+    let bytes = record.encode().expect("records are plain text and numbers");
+    serde_json::from_slice(&bytes).expect("just encoded as JSON")
+}
+
+fn from_document<T: Record>(value: &Value) -> Result<T, RecordError> {
+    T::decode(&serde_json::to_vec(value)?)
 }
 
 fn chap_record(chap: &Chap) -> ChapRecord {

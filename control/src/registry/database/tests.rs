@@ -21,7 +21,7 @@ impl Scratch {
 
     fn open(&self) -> Result<(Registry, State), StorageError> {
         let fresh = Identities {
-            cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()),
+            cluster: Some(ClusterId(*uuid::Uuid::new_v4().as_bytes())),
             node: NodeId(*uuid::Uuid::new_v4().as_bytes()),
         };
         Registry::open(&self.0, fresh)
@@ -142,7 +142,7 @@ fn another_format_is_refused() {
     let scratch = Scratch::make();
     let (registry, _) = scratch.open().expect("made");
     let transaction = registry.database.begin_write().expect("begun");
-    let other = &b"holdfast registry 2"[..];
+    let other = &b"holdfast registry 1"[..];
     transaction
         .open_table(META)
         .expect("there")
@@ -151,7 +151,7 @@ fn another_format_is_refused() {
     transaction.commit().expect("durable");
     drop(registry);
     match scratch.open() {
-        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 2"),
+        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 1"),
         other => panic!("{:?}", other.map(|_| ())),
     }
 }
@@ -181,7 +181,7 @@ fn a_second_process_is_refused() {
 /// Bytes on disks of users: another form needs another [`FORMAT`] and a way from the old one.
 #[test]
 fn records_have_exactly_these_bytes() {
-    assert_eq!(FORMAT, "holdfast registry 1");
+    assert_eq!(FORMAT, "holdfast registry 2");
     check(
         &volume(),
         concat!(
