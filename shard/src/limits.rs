@@ -113,8 +113,8 @@ pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
 /// Flushes timed at the start; the fastest counts.
 pub(crate) const PROBE_FLUSHES: usize = 3;
 
-/// Reads under way at once.
-pub(crate) const OPENING_READS_IN_FLIGHT_MAX: usize = 32;
+/// Reads under way at once, for what is wanted, and as many for what comes behind it.
+pub(crate) const OPENING_READS_IN_FLIGHT_MAX: usize = 16;
 
 /// Log, page and chunk writes and syncs under way at once.
 pub(crate) const WRITES_IN_FLIGHT_MAX: usize = 128;

@@ -47,6 +47,21 @@ pub(crate) fn test_unit_ready() -> Command {
     }
 }
 
+/// PERSISTENT RESERVE OUT, REGISTER with APTPL: the key is kept across restarts of the target.
+pub(crate) fn register(key: [u8; 8]) -> Command {
+    const PARAMETER_BYTES: u8 = 24;
+    let mut cdb = [0; 16];
+    cdb[0] = 0x5f;
+    cdb[8] = PARAMETER_BYTES;
+    let mut parameters = vec![0; usize::from(PARAMETER_BYTES)];
+    parameters[8..16].copy_from_slice(&key);
+    parameters[20] = 1;
+    Command {
+        cdb,
+        transfer: Transfer::Out(parameters),
+    }
+}
+
 /// READ CAPACITY (16): the last LBA is in the first eight bytes of the data.
 pub(crate) fn read_capacity() -> Command {
     let mut cdb = [0; 16];

@@ -20,7 +20,7 @@ use failing::Medium;
 use fixture::{Fixture, Image, Scene};
 
 /// Map pages that are damaged, one after the other.
-const PAGES_DAMAGED: usize = 6;
+const PAGES_DAMAGED: usize = 8;
 
 /// Runs all cases.
 pub(crate) fn run(context: &Context, report: &mut Report) {
@@ -47,6 +47,7 @@ const CASES: &[Case] = &[
     ("log, end", log_end),
     ("chunk", chunk),
     ("map pages", map_pages),
+    ("saved reservations", saved_reservations),
     ("superblock, first copy", |fixture| {
         one_superblock(fixture, 0)
     }),
@@ -155,25 +156,22 @@ fn chunk(fixture: &Fixture) -> Result<String, String> {
     ))
 }
 
-/// Any page may be damaged: each block is right or unreadable, or the store is refused.
+/// Any page may be damaged: each block is right or unreadable. What must not be lost is there twice.
 fn map_pages(fixture: &Fixture) -> Result<String, String> {
-    let pages = fixture.pages()?;
+    let mut pages = fixture.pages()?;
+    let registration = fixture.registration_pages()?;
+    pages.retain(|page| !registration.contains(page));
     let step = (pages.len() / PAGES_DAMAGED).max(1);
     let mut outcomes = Vec::new();
     for page in pages.iter().step_by(step) {
         let scene = fixture.restore(Image::Stopped)?;
         scene.flip(page + 1234)?;
         let mut running = scene.start()?;
-        let outcome = match running.refusal() {
-            Ok(_) => {
-                running.victim.must_not_serve()?;
-                "refused".into()
-            }
-            Err(_) => {
-                running.victim.connect()?;
-                format!("{} unreadable", running.victim.sweep()?.len())
-            }
-        };
+        if let Ok(reason) = running.refusal() {
+            return Err(format!("page at {page}: the store was refused: {reason}"));
+        }
+        running.victim.connect()?;
+        let outcome = format!("{} unreadable", running.victim.sweep()?.len());
         everything_is_there(&mut running.other)?;
         running.stop()?;
         outcomes.push(outcome);
@@ -186,6 +184,23 @@ fn map_pages(fixture: &Fixture) -> Result<String, String> {
         pages.len(),
         outcomes.join(", ")
     ))
+}
+
+/// Without its saved reservations a volume must not be served; its store and the other serve on.
+fn saved_reservations(fixture: &Fixture) -> Result<String, String> {
+    let scene = fixture.restore(Image::Stopped)?;
+    for page in fixture.registration_pages()? {
+        scene.flip(page + 1234)?;
+    }
+    let mut running = scene.start()?;
+    if let Ok(reason) = running.refusal() {
+        return Err(format!("the whole store was refused: {reason}"));
+    }
+    running.victim.must_not_serve()?;
+    let reason = running.volume_refusal()?;
+    everything_is_there(&mut running.other)?;
+    running.stop()?;
+    Ok(format!("the volume alone is refused: {reason}"))
 }
 
 fn one_superblock(fixture: &Fixture, copy: usize) -> Result<String, String> {

@@ -135,7 +135,7 @@ impl Coordinator {
                 self.forget_answers(node);
             }
             Event::Report(report) => self.observed.on_report(now, &self.set, report),
-            Event::Fenced(answer) => self.on_fenced(now, answer, effects),
+            Event::Fenced(answer) => self.on_fenced(now, answer),
             Event::Proposal(proposal) => self.on_proposal(proposal, effects),
             Event::Committed(id) => self.on_committed(now, id, effects),
             Event::Registered(set) => self.on_registered(now, set, effects),
@@ -287,3 +287,6 @@ fn answer(set: &VolumeSet, id: ProposalId, refusal: Option<ProposalRefusal>) -> 
 fn done(request: RequestId, refusal: Option<RequestRefusal>) -> Effect {
     Effect::Done { request, refusal }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,9 @@ pub struct Proposal {
     pub set_version: u64,
     /// The set it wants.
     pub in_sync: Vec<StoreId>,
+    /// The mode by which it commits alone, once every member of its set has everything committed. The
+    /// set version does not say it: it may be known from an answer that did not name the mode.
+    pub settled: Option<Durability>,
 }
 
 /// What a person may ask of a volume's copies.

@@ -4,6 +4,7 @@
 //! tests and debug builds. The offline check of a store is [`super::load::Loader`] run to its end.
 
 use super::entry::Entry;
+use super::fixed_tree::FixedTree;
 use super::nodes::{Body, Node, NodeId, cover};
 use super::page::BODY_BYTES;
 use super::page::{PageError, PageId, PageRef, PageSlot};
@@ -81,6 +82,9 @@ pub enum Finding {
     /// An id is in the volume table twice.
     #[error("volume {0} is in the volume table twice")]
     VolumeTwice(VolumeId),
+    /// The copies of the volume table are whole and say different things.
+    #[error("the two copies of page {0} of the volume table differ")]
+    TableDiffers(u32),
     /// A volume has chunks behind its end.
     #[error("volume {volume}: chunk {} is behind its end", .index.0)]
     BehindEnd {
@@ -279,7 +283,8 @@ impl Map {
         slots.extend(self.nodes.retired());
         slots.extend(self.slots.stale());
         slots.extend(self.chunks.tree.references().filter_map(PageRef::slot));
-        slots.extend(self.table.references().filter_map(PageRef::slot));
+        let tables = self.table.iter().flat_map(FixedTree::references);
+        slots.extend(tables.filter_map(PageRef::slot));
         let mut attribute_pages = 0;
         for slot in self.all_slots() {
             let volume = self.at(slot);

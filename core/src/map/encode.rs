@@ -37,7 +37,8 @@ enum Job {
     Node(NodeId),
     Attributes(VolumeSlot),
     Counts(Place),
-    Table(Place),
+    /// A page of one copy of the volume table.
+    Table(usize, Place),
 }
 
 /// Takes slots and collects pages into runs.
@@ -47,6 +48,8 @@ struct Writer<'a> {
     frame: FrameSeq,
     runs: Vec<PageRun>,
     pages: usize,
+    /// The pages are second copies of others.
+    spread: bool,
 }
 
 impl Encoding {
@@ -62,7 +65,9 @@ impl Encoding {
 impl Map {
     /// True if a checkpoint would write a page.
     pub fn is_dirty(&self) -> bool {
-        self.nodes.is_dirty() || self.table.is_dirty() || self.chunks.tree.is_dirty()
+        self.nodes.is_dirty()
+            || self.table.iter().any(FixedTree::is_dirty)
+            || self.chunks.tree.is_dirty()
     }
 
     /// Begins a checkpoint of the base as it is, which is the state as of `frame`.
@@ -83,7 +88,10 @@ impl Map {
                 .map(Job::Attributes),
         );
         jobs.extend(self.chunks.tree.take_dirty().into_iter().map(Job::Counts));
-        jobs.extend(self.table.take_dirty().into_iter().map(Job::Table));
+        for (copy, table) in self.table.iter_mut().enumerate() {
+            let places = table.take_dirty();
+            jobs.extend(places.into_iter().map(|place| Job::Table(copy, place)));
+        }
         self.encoding = Some(Encoding {
             frame,
             jobs,
@@ -102,6 +110,7 @@ impl Map {
             frame: encoding.frame,
             runs: Vec::new(),
             pages: 0,
+            spread: false,
         };
         while writer.pages < pages_max.max(1) {
             let Some(job) = encoding.jobs.get(encoding.done) else {
@@ -115,8 +124,9 @@ impl Map {
                     writer.attributes(volume.expect("the base is frozen"), slot);
                 }
                 Job::Counts(place) => writer.counts(&mut self.chunks, place),
-                Job::Table(place) => {
-                    writer.table(&mut self.table, &self.volumes, &self.nodes, place)
+                Job::Table(copy, place) => {
+                    writer.spread = copy > 0;
+                    writer.table(&mut self.table[copy], &self.volumes, &self.nodes, place);
                 }
             }
         }
@@ -129,7 +139,7 @@ impl Map {
     pub fn roots(&self) -> Roots {
         self.assert_changeable();
         Roots {
-            volumes: self.table.root(),
+            volumes: core::array::from_fn(|copy| self.table[copy].root()),
             counts: self.chunks.tree.root(),
         }
     }
@@ -253,7 +263,11 @@ impl Writer<'_> {
         first: u64,
         fill: impl FnOnce(&mut [u8]),
     ) -> PageRef {
-        let slot = self.slots.allocate();
+        let slot = if self.spread {
+            self.slots.allocate_apart()
+        } else {
+            self.slots.allocate()
+        };
         let fits = self.runs.last().is_some_and(|run| {
             let pages = run.bytes.len() / PAGE_BYTES;
             run.bytes.len() < MAP_RUN_BYTES_MAX && run.first.0 as usize + pages == slot.0 as usize

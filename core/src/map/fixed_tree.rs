@@ -49,6 +49,11 @@ impl FixedTree {
         u32::try_from(pages).expect("a tree has fewer pages than the array has places")
     }
 
+    /// Leaf pages.
+    pub(super) fn leaves(&self) -> usize {
+        self.levels[0].len()
+    }
+
     pub(super) fn root_place(&self) -> Place {
         let level = u8::try_from(self.levels.len() - 1).expect("a tree of u32 places is low");
         Place { level, index: 0 }

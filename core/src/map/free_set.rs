@@ -59,6 +59,19 @@ impl FreeSet {
         Some(place)
     }
 
+    /// Takes a free place half the set away from where [`FreeSet::take_next`] is, `None` when there is none.
+    pub(super) fn take_apart(&mut self) -> Option<u32> {
+        let half = self.total / 2;
+        let from = if self.cursor < half {
+            self.cursor + half
+        } else {
+            self.cursor - half
+        };
+        let place = self.next_from(from).or_else(|| self.next_from(0))?;
+        self.take(place);
+        Some(place)
+    }
+
     /// Takes `place`, which is free.
     pub(super) fn take(&mut self, place: u32) {
         assert!(self.is_free(place));

@@ -3,7 +3,8 @@
 //! Pull machine: it asks for pages, the caller reads them, merges neighbours, and gives them back. Nothing is
 //! written. A damaged page costs what it describes and no more: chunks below a map page read as lost; counts
 //! are recomputed from the map if that is whole and are kept high otherwise, so that no chunk that an unread
-//! page may name is ever given out. Only a damaged volume table is refused.
+//! page may name is ever given out. The volume table is there twice, and what one copy lacks is written again
+//! by the next checkpoint; only where both are damaged it is refused.
 
 use super::body::{self, ATTRIBUTE_PAGES_MAX, CHILDREN, COUNTS, TABLE_ENTRIES, TableEntry};
 use super::check::{Finding, Findings};
@@ -12,8 +13,9 @@ use super::entry::Entry;
 use super::fixed_tree::{FixedTree, Place};
 use super::nodes::{Body, LEVEL_MAX, NodeId, cover};
 use super::page::{BODY_BYTES, PageError, PageId, PageKind, PageRef, PageSlot, Roots, open};
-use super::{Geometry, Map, Volume, VolumeSlot};
+use super::{Geometry, Map, TABLE_COPIES, Volume, VolumeSlot};
 use crate::block::{ChunkIndex, PhysicalChunk};
+use crate::checksum::crc32c;
 use crate::limits::{CHUNK_BLOCKS, MAP_LOAD_PAGES_MAX};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -34,6 +36,8 @@ pub struct Loader {
     /// Counts of the reference tree; `None` where its page is damaged.
     counted: Vec<Option<u32>>,
     findings: Findings,
+    /// What became of each leaf page of the copies of the volume table.
+    table: Vec<[TableLeaf; TABLE_COPIES]>,
     refused: bool,
 }
 
@@ -44,7 +48,7 @@ pub enum Step {
     Read(Vec<PageSlot>),
     /// The map, with whatever is wrong with it. No findings: I10 holds.
     Done(Box<Map>, Vec<Finding>),
-    /// The volume table is damaged, so nobody knows which volumes there are.
+    /// Both copies of the volume table are damaged, so nobody knows which volumes there are.
     Refused(Vec<Finding>),
 }
 
@@ -61,7 +65,19 @@ enum Target {
     Node(NodeId),
     Attributes(VolumeSlot, usize),
     Counts(Place),
-    Table(Place),
+    /// A page of one copy of the volume table.
+    Table(usize, Place),
+}
+
+/// A leaf page of one copy of the volume table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TableLeaf {
+    /// There is none.
+    Empty,
+    /// It was read; its body has this CRC.
+    Read(u32),
+    /// It or a page above it is damaged.
+    Lost,
 }
 
 impl Loader {
@@ -76,10 +92,15 @@ impl Loader {
             found: vec![0; chunks],
             counted: vec![Some(0); chunks],
             findings: Findings::default(),
+            table: Vec::new(),
             refused: false,
         };
-        let table = loader.map.table.root_place();
-        loader.want_fixed(roots.volumes, Target::Table(table));
+        let leaves = loader.map.table[0].leaves();
+        loader.table = vec![[TableLeaf::Empty; TABLE_COPIES]; leaves];
+        for (copy, root) in roots.volumes.into_iter().enumerate() {
+            let place = loader.map.table[copy].root_place();
+            loader.want_fixed(root, Target::Table(copy, place));
+        }
         let counts = loader.map.chunks.tree.root_place();
         loader.want_fixed(roots.counts, Target::Counts(counts));
         loader
@@ -110,8 +131,8 @@ impl Loader {
                 Target::Node(id) => self.on_interior(id, body),
                 Target::Attributes(slot, piece) => self.on_attributes(slot, piece, body),
                 Target::Counts(place) if place.level == 0 => self.on_counts(place, body),
-                Target::Table(place) if place.level == 0 => self.on_table(place, body),
-                Target::Counts(_) | Target::Table(_) => self.on_children(wanted.target, body),
+                Target::Table(copy, place) if place.level == 0 => self.on_table(copy, place, body),
+                Target::Counts(_) | Target::Table(..) => self.on_children(wanted.target, body),
             });
         if let Err(error) = result {
             let id = wanted.id;
@@ -133,7 +154,12 @@ impl Loader {
                 }
             }
             Target::Counts(place) => self.lose_counts(place),
-            Target::Table(_) => self.refused = true,
+            Target::Table(copy, place) => {
+                let range = places_below(place, 1, self.table.len());
+                for leaf in &mut self.table[range] {
+                    leaf[copy] = TableLeaf::Lost;
+                }
+            }
         }
     }
 
@@ -205,13 +231,21 @@ impl Loader {
         Ok(())
     }
 
-    fn on_table(&mut self, place: Place, page: &[u8]) -> Result<(), PageError> {
+    fn on_table(&mut self, copy: usize, place: Place, page: &[u8]) -> Result<(), PageError> {
         let first = place.index as usize * TABLE_ENTRIES;
-        for (at, entry) in body::decode_table(page)?.into_iter().enumerate() {
+        let entries = body::decode_table(page)?;
+        let room = self.map.volumes.len().saturating_sub(first);
+        if entries.iter().skip(room).any(Option::is_some) {
+            return Err(PageError::Body);
+        }
+        let leaf = &mut self.table[place.index as usize];
+        let known = leaf.iter().any(|leaf| matches!(leaf, TableLeaf::Read(_)));
+        leaf[copy] = TableLeaf::Read(crc32c(page));
+        if known {
+            return Ok(()); // The other copy has said it.
+        }
+        for (at, entry) in entries.into_iter().enumerate() {
             let Some(entry) = entry else { continue };
-            if first + at >= self.map.volumes.len() {
-                return Err(PageError::Body);
-            }
             let slot = u16::try_from(first + at).expect("VOLUMES_PER_STORE_MAX fits");
             self.on_volume(VolumeSlot(slot), &entry);
         }
@@ -264,8 +298,8 @@ impl Loader {
         for (at, reference) in references[..children].iter().enumerate() {
             let child = FixedTree::child_place(place, at);
             let target = match target {
-                Target::Counts(_) => Target::Counts(child),
-                _ => Target::Table(child),
+                Target::Table(copy, _) => Target::Table(copy, child),
+                _ => Target::Counts(child),
             };
             self.want_fixed(*reference, target);
         }
@@ -368,14 +402,31 @@ impl Loader {
     fn tree_of(&mut self, target: Target) -> (&mut FixedTree, Place) {
         match target {
             Target::Counts(place) => (&mut self.map.chunks.tree, place),
-            Target::Table(place) => (&mut self.map.table, place),
+            Target::Table(copy, place) => (&mut self.map.table[copy], place),
             Target::Node(_) | Target::Attributes(..) => {
                 unreachable!("not a page of a fixed tree")
             }
         }
     }
 
+    /// Both copies of the volume table must say the same; what one of them lacks is to be written again.
+    fn settle_table(&mut self) {
+        for (index, leaf) in (0..).zip(core::mem::take(&mut self.table)) {
+            match leaf {
+                [TableLeaf::Lost, TableLeaf::Lost] => self.refused = true,
+                [TableLeaf::Lost, _] => self.map.table[0].mark(index),
+                [_, TableLeaf::Lost] => self.map.table[1].mark(index),
+                [first, second] if first != second => {
+                    self.findings.push(Finding::TableDiffers(index));
+                    self.refused = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn finish(&mut self) -> Step {
+        self.settle_table();
         let empty = Map::new(self.map.geometry);
         let mut map = core::mem::replace(&mut self.map, empty);
         let mut findings = core::mem::take(&mut self.findings);
@@ -493,7 +544,12 @@ impl Map {
 
 /// Physical chunks whose counts are at or below the page at `place` of the reference tree.
 fn counts_range(place: Place, chunks: usize) -> core::ops::Range<usize> {
-    let cover = (0..place.level).fold(COUNTS, |cover, _| cover * CHILDREN);
+    places_below(place, COUNTS, chunks)
+}
+
+/// Of `total` things, `per_leaf` in a leaf page, those at or below the page at `place` of a fixed tree.
+fn places_below(place: Place, per_leaf: usize, total: usize) -> core::ops::Range<usize> {
+    let cover = (0..place.level).fold(per_leaf, |cover, _| cover * CHILDREN);
     let first = place.index as usize * cover;
-    first.min(chunks)..chunks.min(first + cover)
+    first.min(total)..total.min(first + cover)
 }

@@ -4,7 +4,8 @@
 //! most four levels. All of it is in memory (about 1.3 GiB per TiB written), so a lookup is two to four array
 //! accesses and never waits for a disk; what changed is persisted by each checkpoint to fresh page slots,
 //! children before parents. Trees share nodes copy-on-write, so a snapshot or clone is one more parent of a
-//! root. The map knows page slots and chunks; where they lie in the store is the layout's business.
+//! root. The volume table, without which no tree is found, is kept twice: two trees of pages with a root each.
+//! The map knows page slots and chunks; where they lie in the store is the layout's business.
 //!
 //! It does no I/O, holds nothing of what was logged after the checkpoint (the overlay does), and does not
 //! decide when to flush. Invariants: I10; a page or chunk that the last durable checkpoint reaches is not
@@ -84,7 +85,8 @@ pub struct Map {
     /// Volumes that are not doomed.
     by_id: BTreeMap<VolumeId, VolumeSlot>,
     doomed: usize,
-    table: FixedTree,
+    /// The volume table, twice: either copy is enough to load it.
+    table: [FixedTree; TABLE_COPIES],
     /// Pages of all attributes.
     attribute_pages: u32,
     paths: Paths,
@@ -136,7 +138,7 @@ pub enum MapError {
 
 /// Page slots that a store of `chunk_count` chunks needs to be of any use.
 pub fn page_slots_min(chunk_count: u32) -> u32 {
-    let fixed = chunks::empty_tree(chunk_count).pages_max() + volume_table().pages_max();
+    let fixed = chunks::empty_tree(chunk_count).pages_max() + table_pages_max(&volume_table());
     2 * (fixed + MAP_PAGES_MIN)
 }
 
@@ -148,9 +150,17 @@ pub fn attribute_pages(length: usize) -> u32 {
 /// Map pages that fit at least.
 const MAP_PAGES_MIN: u32 = 32;
 
-fn volume_table() -> FixedTree {
+/// Copies of the volume table.
+const TABLE_COPIES: usize = 2;
+
+fn volume_table() -> [FixedTree; TABLE_COPIES] {
     let pages = VOLUMES_PER_STORE_MAX.div_ceil(TABLE_ENTRIES);
-    FixedTree::of_leaves(u32::try_from(pages).expect("a small constant"))
+    let leaves = u32::try_from(pages).expect("a small constant");
+    core::array::from_fn(|_| FixedTree::of_leaves(leaves))
+}
+
+fn table_pages_max(table: &[FixedTree; TABLE_COPIES]) -> u32 {
+    table.iter().map(FixedTree::pages_max).sum()
 }
 
 impl Map {
@@ -190,10 +200,17 @@ impl Map {
 
     /// The volume at `slot`, to change it: its page of the volume table becomes dirty.
     fn at_mut(&mut self, slot: VolumeSlot) -> &mut Volume {
-        self.table.mark(table_leaf(slot));
+        self.mark_table(slot);
         self.volumes[usize::from(slot.0)]
             .as_mut()
             .expect("a volume slot is used only while its volume exists")
+    }
+
+    /// The entry of `slot` in the volume table changed.
+    fn mark_table(&mut self, slot: VolumeSlot) {
+        for copy in &mut self.table {
+            copy.mark(table_leaf(slot));
+        }
     }
 
     /// Every change to the base passes here.

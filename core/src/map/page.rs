@@ -58,8 +58,8 @@ pub struct PageRef {
 /// Where the persisted map begins; kept in the superblock. The default is the empty map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roots {
-    /// Root of the volume table.
-    pub volumes: PageRef,
+    /// Roots of the copies of the volume table.
+    pub volumes: [PageRef; 2],
     /// Root of the reference tree.
     pub counts: PageRef,
 }
@@ -173,21 +173,27 @@ impl PageRef {
 
 impl Roots {
     /// Bytes of the roots in the superblock.
-    pub const BYTES: usize = 2 * PageRef::BYTES;
+    pub const BYTES: usize = 3 * PageRef::BYTES;
 
     /// The bytes for the superblock.
     pub fn encode(&self) -> [u8; Roots::BYTES] {
         let mut bytes = [0; Roots::BYTES];
-        self.volumes.encode(&mut bytes[..PageRef::BYTES]);
-        self.counts.encode(&mut bytes[PageRef::BYTES..]);
+        let references = [self.volumes[0], self.volumes[1], self.counts];
+        for (reference, to) in references
+            .iter()
+            .zip(bytes.chunks_exact_mut(PageRef::BYTES))
+        {
+            reference.encode(to);
+        }
         bytes
     }
 
     /// Reads what [`Roots::encode`] wrote. Any bytes are some roots; the superblock's CRC guards them.
     pub fn decode(bytes: &[u8; Roots::BYTES]) -> Roots {
+        let reference = |at: usize| PageRef::decode(&bytes[at * PageRef::BYTES..]);
         Roots {
-            volumes: PageRef::decode(&bytes[..PageRef::BYTES]),
-            counts: PageRef::decode(&bytes[PageRef::BYTES..]),
+            volumes: [reference(0), reference(1)],
+            counts: reference(2),
         }
     }
 }

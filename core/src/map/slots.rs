@@ -48,6 +48,12 @@ impl Slots {
         PageSlot(self.set.take_next().expect("a slot for every page"))
     }
 
+    /// As [`Slots::allocate`], far from where that is handing out: for a second copy, so that one bad
+    /// place of the disk does not hold both. How far depends on what is free.
+    pub(super) fn allocate_apart(&mut self) -> PageSlot {
+        PageSlot(self.set.take_apart().expect("a slot for every page"))
+    }
+
     /// A loaded page is in `slot`. False if there is no such slot or it is taken.
     pub(super) fn claim(&mut self, slot: PageSlot) -> bool {
         let free = slot.0 < self.set.total() && self.set.is_free(slot.0);

@@ -210,9 +210,9 @@ impl Map {
         self.slots.total() / 2
     }
 
-    /// Pages of the reference tree and the volume table when they are full.
+    /// Pages of the reference tree and both copies of the volume table when they are full.
     pub(super) fn pages_fixed(&self) -> u32 {
-        self.chunks.tree.pages_max() + self.table.pages_max()
+        self.chunks.tree.pages_max() + super::table_pages_max(&self.table)
     }
 
     /// Pages of the next checkpoint at most.

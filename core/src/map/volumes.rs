@@ -101,12 +101,12 @@ impl Map {
         }
         for slot in slots {
             if let Some(root) = self.at(slot).root {
-                self.table.mark(super::table_leaf(slot));
+                self.mark_table(slot);
                 if !self.drop_node(root, frame, &mut budget) {
                     return Reaped::More;
                 }
             }
-            self.table.mark(super::table_leaf(slot));
+            self.mark_table(slot);
             self.volumes[usize::from(slot.0)] = None;
             self.doomed -= 1;
         }
@@ -177,7 +177,7 @@ impl Map {
             attributes_dirty: false,
         });
         self.by_id.insert(record.id, slot);
-        self.table.mark(super::table_leaf(slot));
+        self.mark_table(slot);
         Ok(slot)
     }
 

@@ -226,7 +226,8 @@ impl Store {
             PartBody::Unmap(range) => contents.commit_unmap(id, range, version),
             PartBody::Resize { size_blocks } => {
                 let volume = contents.volumes.get_mut(&id).expect("checked in the frame");
-                volume.size_blocks = size_blocks;
+                // A larger one may have joined the same frame before it.
+                volume.size_blocks = volume.size_blocks.max(size_blocks);
             }
             PartBody::SetEpoch(_) => {}
             PartBody::Remove => contents.commit_remove(id, version.seq),

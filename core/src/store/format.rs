@@ -6,6 +6,8 @@ use crate::block::StoreOffset;
 use crate::id::StoreId;
 use crate::limits::BLOCK_BYTES;
 use crate::map::page::Roots;
+use crate::wal::frame;
+use crate::wal::ring::Position;
 use crate::wal::scan::LogPoint;
 use alloc::vec::Vec;
 
@@ -44,13 +46,18 @@ pub fn format_with(id: StoreId, layout: Layout) -> Formatting {
         checkpoint: LogPoint::default(),
         roots: Roots::default(),
     };
+    let starts = (0..u64::from(layout.segments)).map(|index| {
+        let position = Position(index * u64::from(layout.segment_bytes));
+        (
+            layout.log_start().plus(position.0),
+            frame::blank(id, position),
+        )
+    });
+    let copies = SUPERBLOCKS.iter().zip(0..);
+    let copies = copies.map(|(offset, copy)| (*offset, superblock.encode(copy)));
     Formatting {
         zeros: (StoreOffset(0), layout.pages_start().0),
-        writes: SUPERBLOCKS
-            .iter()
-            .zip(0..)
-            .map(|(offset, copy)| (*offset, superblock.encode(copy)))
-            .collect(),
+        writes: starts.chain(copies).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the bytes of a store to an open one. Never writes.
 //!
-//! Superblocks, map pages, the whole log (once, in large reads), the chunks that the last frame maps,
+//! Superblocks, map pages, the log as far as it may reach (once, in large reads), the chunks that the last frame maps,
 //! a sync: what is served is durable. The last frame counts as torn when a chunk that it maps did not
 //! become durable with it; frames before it need no such proof, their sync came first.
 
@@ -252,16 +252,18 @@ impl Recovery {
     }
 
     fn read_log(&mut self, replay: Box<Replay>, scanner: Scanner) -> Next {
-        let layout = replay.root.superblock.layout;
-        let segment = u64::from(layout.segment_bytes);
-        let count = usize::try_from(BATCH_BYTES / segment).map_or(1, |count| count.max(1));
-        let read = |index: u64| ReadRequest {
-            offset: layout.log_start().plus(index * segment),
-            bytes: layout.segment_bytes as usize,
-        };
-        let reads = scanner.next_segments().take(count).map(read).collect();
+        let reads = log_reads(&replay.root.superblock.layout, &scanner, 0);
         self.stage = Stage::Log(replay, scanner);
         Next::Read(reads)
+    }
+
+    /// What will probably be wanted next, once what [`Next::Read`] asked for was passed: it may be read at
+    /// the same time, so that the disk works while records are checked. Nothing depends on it.
+    pub fn ahead(&self) -> Vec<ReadRequest> {
+        match &self.stage {
+            Stage::Log(replay, scanner) => log_reads(&replay.root.superblock.layout, scanner, 1),
+            _ => Vec::new(),
+        }
     }
 
     fn on_segments(
@@ -271,19 +273,24 @@ impl Recovery {
         buffers: &[&[u8]],
     ) -> Result<Next, OpenError> {
         let segment_bytes = replay.root.superblock.layout.segment_bytes as usize;
+        let mut ended = false;
         for bytes in buffers {
+            if ended {
+                break; // The rest was read in vain.
+            }
             if bytes.len() != segment_bytes {
                 return Err(OpenError::Log("a part of it cannot be read".to_string()));
             }
             let mut frames = Vec::new();
             scanner.segment(bytes, &mut frames);
+            ended = scanner.next_segments().next().is_none();
             for frame in frames {
                 if let Some(before) = replay.last.replace(frame) {
                     replay.apply(&before)?;
                 }
             }
         }
-        if scanner.next_segments().next().is_some() {
+        if !ended {
             return Ok(self.read_log(replay, scanner));
         }
         let end = scanner
@@ -371,6 +378,18 @@ impl Replay {
         self.frame_ends.push_back(self.end);
         Ok(())
     }
+}
+
+/// The reads of a batch of log segments, `skip` batches behind the next one.
+fn log_reads(layout: &Layout, scanner: &Scanner, skip: usize) -> Vec<ReadRequest> {
+    let segment = u64::from(layout.segment_bytes);
+    let count = usize::try_from(BATCH_BYTES / segment).map_or(1, |count| count.max(1));
+    let indexes = scanner.next_segments().skip(skip * count).take(count);
+    let read = |index: u64| ReadRequest {
+        offset: layout.log_start().plus(index * segment),
+        bytes: layout.segment_bytes as usize,
+    };
+    indexes.map(read).collect()
 }
 
 /// The copy with the higher sequence serves.

@@ -3,8 +3,8 @@
 //! ```text
 //!  0 magic "HOLDFAST"   8 version u32   12 copy u32      16 store id [16]   32 sequence u64
 //! 40 segment bytes u32  44 segments u32 48 page slots u32 52 chunks u32
-//! 56 checkpoint frame u64   64 log position u64   72 chain u32   76 zero   80 map roots [16]
-//! 96 zero ...                                                   4092 CRC32C of the bytes before
+//! 56 checkpoint frame u64   64 log position u64   72 chain u32   76 zero   80 map roots [24]
+//! 104 zero ...                                                  4092 CRC32C of the bytes before
 //! ```
 //! Two copies. A checkpoint writes one, syncs, writes the other, syncs, and only then lets anything
 //! go that the older one needs: so one damaged copy never loses anything. The valid copy with the
@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 /// Every superblock begins with this.
 pub const MAGIC: [u8; 8] = *b"HOLDFAST";
 /// The format that this build reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const CRC_AT: usize = BLOCK_BYTES - 4;
 const ROOTS_AT: usize = 80;
@@ -98,7 +98,7 @@ impl Superblock {
             let text = format!("it is copy {} in the place of copy {copy}", u32_at(12));
             return Err(Unusable::Damaged(text));
         }
-        let roots: [u8; 16] = bytes[ROOTS_AT..ROOTS_AT + 16].try_into().expect("16 bytes");
+        let roots = bytes[ROOTS_AT..].first_chunk().expect("far from the end");
         Ok(Superblock {
             store: StoreId(bytes[16..32].try_into().expect("16 bytes")),
             sequence: u64_at(32),
@@ -113,7 +113,7 @@ impl Superblock {
                 position: Position(u64_at(64)),
                 chain: u32_at(72),
             },
-            roots: Roots::decode(&roots),
+            roots: Roots::decode(roots),
         })
     }
 }

@@ -17,11 +17,14 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use fastrand::Rng;
 
-/// Blocks of each volume: 24 chunks.
+/// Blocks of a volume at most: 24 chunks. It begins with some of them and grows.
 const VOLUME_BLOCKS: u64 = 24 * CHUNK_BLOCKS as u64;
 
 /// Where the oracle keeps a volume's attributes.
 const ATTRIBUTES: u64 = u64::MAX;
+
+/// Blocks of a volume at least; not a whole number of chunks.
+const VOLUME_BLOCKS_MIN: u64 = 90;
 
 /// Volumes at the same time.
 const VOLUMES_MAX: usize = 3;
@@ -35,6 +38,8 @@ pub struct World {
     pub known: Knowledge,
     rng: Rng,
     depth: usize,
+    /// Of 1000 requests, those that change a volume itself: size, epoch, attributes, existence.
+    changes: u32,
 }
 
 /// What an observer of all requests knows of a store.
@@ -51,6 +56,15 @@ struct Model {
     id: VolumeId,
     life: Life,
     oracle: Oracle,
+    size_blocks: Rising,
+    epoch: Rising,
+}
+
+/// A number that requests only raise: what was acknowledged, and what is under way above it.
+#[derive(Clone, Debug, Default)]
+struct Rising {
+    acknowledged: u64,
+    asked: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +86,8 @@ enum What {
     Create,
     Remove,
     Set { first: u64, count: u64, value: u64 },
+    Resize(u64),
+    Epoch(u64),
 }
 
 /// How a seed shapes its store: tight or roomy, small or large log, with or without direct writes.
@@ -112,6 +128,7 @@ impl World {
         World {
             driver,
             known,
+            changes: if rng.u8(..3) == 0 { 500 } else { 60 },
             rng,
             depth,
         }
@@ -248,15 +265,36 @@ impl World {
             return;
         }
         let volume = present[self.rng.usize(..present.len())];
+        if self.rng.u32(..1000) < self.changes {
+            return self.change(volume);
+        }
         match self.rng.u32(..1000) {
-            0..550 => self.write_some(volume),
-            550..800 => self.write_chunks(volume),
-            800..930 => self.unmap(volume),
-            930..960 => self.set_attributes(volume),
-            960..985 => {
+            0..580 => self.write_some(volume),
+            580..840 => self.write_chunks(volume),
+            840..975 => self.unmap(volume),
+            _ => {
                 let tag = self.known.tag();
                 self.known.checkpoints.push(tag);
                 self.driver.event(Event::Checkpoint { tag });
+            }
+        }
+    }
+
+    /// Some of these come in pairs, so that they share a frame and one may overtake the other.
+    fn change(&mut self, volume: usize) {
+        match self.rng.u32(..100) {
+            0..35 => self.set_attributes(volume),
+            35..60 => self.resize(volume),
+            60..80 => self.set_epoch(volume),
+            80..88 => {
+                self.resize(volume);
+                let size = self.known.volumes[volume].size_blocks.highest();
+                let first = self.rng.u64(..size);
+                self.write(volume, first, (size - first).min(20));
+            }
+            88..94 => {
+                self.set_attributes(volume);
+                self.remove(volume);
             }
             _ => self.remove(volume),
         }
@@ -267,17 +305,20 @@ impl World {
         let mut id = VolumeId([0; 16]);
         id.0[..8].copy_from_slice(&self.rng.u64(..).to_le_bytes());
         id.0[8..].copy_from_slice(&tag.0.to_le_bytes());
+        let size_blocks = self.rng.u64(VOLUME_BLOCKS_MIN..=VOLUME_BLOCKS);
         self.known.volumes.push(Model {
             id,
             life: Life::Creating,
             oracle: Oracle::default(),
+            size_blocks: Rising::at(size_blocks),
+            epoch: Rising::at(1),
         });
         let volume = self.known.volumes.len() - 1;
         self.known.begin(tag, volume, What::Create);
         self.driver.event(Event::CreateVolume {
             tag,
             id,
-            size_blocks: VOLUME_BLOCKS,
+            size_blocks,
             epoch: Epoch(1),
             sharing: Sharing::Alone,
         });
@@ -293,7 +334,8 @@ impl World {
 
     fn write_some(&mut self, volume: usize) {
         // Half of the writes meet in four chunks.
-        let area = if self.rng.bool() { 64 } else { VOLUME_BLOCKS };
+        let size = self.known.volumes[volume].size_blocks.acknowledged;
+        let area = if self.rng.bool() { 64 } else { size };
         let first = self.rng.u64(..area - 20);
         let count = self.rng.u64(1..=20);
         self.write(volume, first, count);
@@ -302,7 +344,8 @@ impl World {
     fn write_chunks(&mut self, volume: usize) {
         let chunk = CHUNK_BLOCKS as u64;
         let count = self.rng.u64(1..=4);
-        let first = self.rng.u64(..=VOLUME_BLOCKS / chunk - count);
+        let size = self.known.volumes[volume].size_blocks.acknowledged;
+        let first = self.rng.u64(..=size / chunk - count);
         self.write(volume, first * chunk, count * chunk);
     }
 
@@ -327,8 +370,9 @@ impl World {
 
     fn unmap(&mut self, volume: usize) {
         let tag = self.known.tag();
-        let first = self.rng.u64(..VOLUME_BLOCKS);
-        let count = self.rng.u64(1..=(VOLUME_BLOCKS - first).min(120));
+        let size = self.known.volumes[volume].size_blocks.acknowledged;
+        let first = self.rng.u64(..size);
+        let count = self.rng.u64(1..=(size - first).min(120));
         let id = self.known.volumes[volume].id;
         let value = 0;
         self.known.begin(
@@ -344,6 +388,44 @@ impl World {
             tag,
             volume: id,
             range: range(first, count),
+        });
+    }
+
+    /// Mostly grows; sometimes asks for what has to be refused.
+    fn resize(&mut self, volume: usize) {
+        let tag = self.known.tag();
+        let model = &mut self.known.volumes[volume];
+        let from = if self.rng.u8(..8) == 0 {
+            1
+        } else {
+            model.size_blocks.acknowledged
+        };
+        let size_blocks = self.rng.u64(from..=VOLUME_BLOCKS);
+        let id = model.id;
+        model.size_blocks.asked.push(size_blocks);
+        self.known.begin(tag, volume, What::Resize(size_blocks));
+        self.driver.event(Event::ResizeVolume {
+            tag,
+            id,
+            size_blocks,
+        });
+    }
+
+    fn set_epoch(&mut self, volume: usize) {
+        let tag = self.known.tag();
+        let model = &mut self.known.volumes[volume];
+        let epoch = model.epoch.acknowledged + self.rng.u64(..4);
+        let epoch = epoch
+            .saturating_sub(u64::from(self.rng.u8(..6) == 0))
+            .max(1);
+        let id = model.id;
+        model.epoch.asked.push(epoch);
+        self.known.begin(tag, volume, What::Epoch(epoch));
+        self.driver.event(Event::BeginEpoch {
+            tag,
+            volume: id,
+            epoch: Epoch(epoch),
+            sharing: Sharing::Alone,
         });
     }
 
@@ -416,7 +498,22 @@ impl Knowledge {
                 },
                 Err(RequestError::NoSpace),
             ) => places(first, count).for_each(|place| model.oracle.refuse(place, value)),
-            (What::Set { .. }, Err(RequestError::NotFound)) => {
+            (What::Resize(size), Ok(())) => model.size_blocks.end(size),
+            (What::Resize(size), Err(RequestError::OutOfRange)) => model.size_blocks.refuse(size),
+            (What::Epoch(epoch), Ok(())) => model.epoch.end(epoch),
+            (What::Epoch(epoch), Err(RequestError::StaleEpoch)) => model.epoch.refuse(epoch),
+            (
+                What::Set {
+                    first,
+                    count,
+                    value,
+                },
+                Err(RequestError::OutOfRange),
+            ) => {
+                assert!(first + count > model.size_blocks.acknowledged, "inside");
+                places(first, count).for_each(|place| model.oracle.refuse(place, value));
+            }
+            (What::Set { .. } | What::Resize(_) | What::Epoch(_), Err(RequestError::NotFound)) => {
                 assert!(matches!(model.life, Life::Removing | Life::Gone));
             }
             (what, result) => panic!("{what:?} ended with {result:?}"),
@@ -428,9 +525,57 @@ impl Knowledge {
     }
 }
 
+impl Rising {
+    fn at(number: u64) -> Rising {
+        let asked = Vec::new();
+        Rising {
+            acknowledged: number,
+            asked,
+        }
+    }
+
+    /// The highest it may be.
+    fn highest(&self) -> u64 {
+        self.asked.iter().copied().fold(self.acknowledged, u64::max)
+    }
+
+    fn end(&mut self, number: u64) {
+        self.take(number);
+        self.acknowledged = self.acknowledged.max(number);
+    }
+
+    /// Refused: something above it was in force, or on its way.
+    fn refuse(&mut self, number: u64) {
+        assert!(self.highest() > number, "{number} was in order");
+        self.take(number);
+    }
+
+    fn take(&mut self, number: u64) {
+        let at = self.asked.iter().position(|asked| *asked == number);
+        self.asked.remove(at.expect("it was asked for"));
+    }
+
+    /// After a crash it is `number`, and what was under way is over.
+    fn settle(&mut self, number: u64) {
+        let raised = self.asked.contains(&number) && number > self.acknowledged;
+        let allowed = number == self.acknowledged || raised;
+        assert!(allowed, "{number} instead of {self:?}");
+        *self = Rising::at(number);
+    }
+}
+
 fn verify_volume(driver: &Driver, model: &mut Model) {
     let id = model.id;
-    let blocks = driver.read(id, range(0, VOLUME_BLOCKS)).expect("it exists");
+    let info = driver.store.volume(id).expect("it exists");
+    model.size_blocks.settle(info.size_blocks);
+    model.epoch.settle(info.epoch.0);
+    let whole = range(0, info.size_blocks);
+    let blocks = driver.read(id, whole).expect("it exists");
+    // What was acknowledged behind the end would be lost.
+    for place in info.size_blocks..VOLUME_BLOCKS {
+        assert!(model.oracle.allows(place, 0), "block {place} is cut off");
+        model.oracle.settle(place, 0);
+    }
     for (place, read) in (0..).zip(blocks) {
         let value = match &read {
             BlockRead::Zero => 0,
@@ -483,7 +628,13 @@ fn content(id: VolumeId, place: u64, value: u64) -> Rc<BlockBytes> {
 }
 
 fn attributes(value: u64) -> Vec<u8> {
-    let mut bytes = vec![7; 8 + usize::try_from(value % 9000).expect("small")];
+    // Up to three pages, now and then as many as there can be.
+    let long = if value.is_multiple_of(16) {
+        32_000
+    } else {
+        9_000
+    };
+    let mut bytes = vec![7; 8 + usize::try_from(value * 997 % long).expect("small")];
     bytes[..8].copy_from_slice(&value.to_le_bytes());
     bytes
 }

@@ -310,6 +310,17 @@ impl FrameBuilder {
     }
 }
 
+/// The frame that formatting puts at the start of a segment: older than any other, with nothing in it.
+pub fn blank(store: StoreId, position: Position) -> Vec<u8> {
+    let (header, _) = FrameBuilder::default().finish(FrameHead {
+        store,
+        seq: FrameSeq(0),
+        position,
+        previous: 0,
+    });
+    header
+}
+
 /// Decodes the frame that begins at the start of `bytes`: header and records, not the payload.
 /// `None`: no valid header of this store begins here.
 pub fn decode(bytes: &[u8], store: StoreId) -> Option<Frame> {

@@ -1,9 +1,16 @@
 //! Where the log ends: walks the frames behind the checkpoint and looks for later ones beyond the end.
 //!
-//! The caller reads every segment once, in ring order from the checkpoint's on, and that one a second
-//! time (its front part may belong to the newest lap). The scanner follows the chain of frames; where
-//! it breaks, the log ends. A valid frame with a higher number anywhere beyond says that the break is
-//! damage to durable data: [`Damage`], never a cut.
+//! The caller reads the segments in ring order from the checkpoint's on, and that one a second time (its
+//! front part may belong to the newest lap). The scanner follows the chain of frames; where it breaks,
+//! the log ends. A valid frame with a higher number anywhere beyond says that the break is damage to
+//! durable data: [`Damage`], never a cut.
+//!
+//! It stops early at the first segment behind the one with the break that begins with a valid frame not
+//! newer than the last one of the chain. The log enters a segment only by overwriting its start, and each
+//! frame is durable before the next is written: had any frame beyond the break been written there or
+//! further on, that old start would be gone. Formatting gives every segment such a start
+//! ([`frame::blank`]). Anything else there (zeros, damage, a newer frame) proves nothing, and the walk
+//! goes on. So the cost is that of the live log, not of the ring.
 
 use super::frame::{self, Frame};
 use super::ring::Position;
@@ -80,6 +87,10 @@ impl Scanner {
         assert_eq!(bytes.len() as u64, self.segment_bytes);
         let start = (self.begin.position.0 / self.segment_bytes + self.passed) * self.segment_bytes;
         let limit = self.begin.position.0 + self.segments * self.segment_bytes;
+        if self.ended && self.is_unreached(bytes, start) {
+            self.passed = self.segments + 1;
+            return;
+        }
         let mut at = 0;
         // Blocks in front of the checkpoint belong to the last visit.
         if self.passed == 0 {
@@ -109,7 +120,7 @@ impl Scanner {
         self.passed += 1;
     }
 
-    /// The end of the log, once every segment was seen.
+    /// The end of the log, once [`Self::next_segments`] wants none.
     pub fn finish(self) -> Result<LogPoint, Damage> {
         assert!(self.next_segments().next().is_none());
         let end = LogPoint {
@@ -139,6 +150,14 @@ impl Scanner {
     fn belongs(&self, found: &Frame, here: Position) -> bool {
         let ring = self.segments * self.segment_bytes;
         found.head.position.0 % ring == here.0 % ring
+    }
+
+    /// Whether the segment at `start` begins with a frame that the log, had it come here behind the break,
+    /// would have overwritten.
+    fn is_unreached(&self, bytes: &[u8], start: u64) -> bool {
+        frame::decode(bytes, self.store).is_some_and(|found| {
+            found.head.seq <= self.end.seq && self.belongs(&found, Position(start))
+        })
     }
 
     fn accept(&mut self, found: Frame, frames: &mut Vec<Frame>) {

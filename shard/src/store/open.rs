@@ -10,6 +10,7 @@ use holdfast_core::store::recovery::{Next, OpenError, ReadRequest, Recovery};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use tracing::warn;
 
 /// Why a store is not served.
 #[derive(Debug, thiserror::Error)]
@@ -29,17 +30,32 @@ pub(crate) async fn open<D: Disk>(disk: &Rc<D>) -> Result<Box<Store>, OpenFailur
         ..Config::default()
     };
     let mut recovery = Recovery::new(config, disk.bytes());
-    let slots = Slots::new(OPENING_READS_IN_FLIGHT_MAX);
+    let pools = [OPENING_READS_IN_FLIGHT_MAX; 2].map(Slots::new);
+    let mut pools = pools.iter().cycle();
+    let mut ahead: Option<Reading> = None;
     let mut buffers: Vec<Vec<u8>> = Vec::new();
     loop {
         let slices: Vec<&[u8]> = buffers.iter().map(Vec::as_slice).collect();
         match recovery.step(&slices) {
-            Next::Read(requests) => buffers = read_all(disk, &slots, &requests).await?,
+            Next::Read(requests) => {
+                let begun = ahead.take().filter(|begun| begun.requests == requests);
+                let reading = begun.unwrap_or_else(|| begin(disk, next_pool(&mut pools), requests));
+                let next = recovery.ahead();
+                if !next.is_empty() {
+                    ahead = Some(begin(disk, next_pool(&mut pools), next));
+                }
+                buffers = reading.end().await?;
+            }
             Next::Sync => {
                 disk.sync().await?;
                 buffers = Vec::new();
             }
-            Next::Open(store) => return Ok(store),
+            Next::Open(store) => {
+                for finding in recovery.findings() {
+                    warn!(store = %store.id(), finding, "damage found while opening");
+                }
+                return Ok(store);
+            }
             Next::Refused(error) => return Err(error.into()),
         }
     }
@@ -47,34 +63,56 @@ pub(crate) async fn open<D: Disk>(disk: &Rc<D>) -> Result<Box<Store>, OpenFailur
 
 type Results = Rc<RefCell<Vec<Option<io::Result<ReadBytes>>>>>;
 
-async fn read_all<D: Disk>(
-    disk: &Rc<D>,
-    slots: &Slots,
-    requests: &[ReadRequest],
-) -> io::Result<Vec<Vec<u8>>> {
+/// Reads on their way.
+struct Reading {
+    requests: Vec<ReadRequest>,
+    /// Index of each piece's request; a request may be larger than one read of the disk.
+    pieces: Vec<usize>,
+    results: Results,
+    pool: Slots,
+}
+
+fn next_pool<'a>(pools: &mut impl Iterator<Item = &'a Slots>) -> Slots {
+    pools.next().expect("a cycle has no end").clone()
+}
+
+fn begin<D: Disk>(disk: &Rc<D>, pool: Slots, requests: Vec<ReadRequest>) -> Reading {
+    let results = Results::default();
     let mut pieces = Vec::new();
     for (index, request) in requests.iter().enumerate() {
         for start in (0..request.bytes).step_by(IO_BYTES_MAX) {
             let bytes = (request.bytes - start).min(IO_BYTES_MAX);
-            pieces.push((index, request.offset.plus(start as u64), bytes));
+            let (offset, place) = (request.offset.plus(start as u64), pieces.len());
+            let (disk, results) = (Rc::clone(disk), Rc::clone(&results));
+            pieces.push(index);
+            results.borrow_mut().push(None);
+            pool.run(async move {
+                let result = disk.read(offset, bytes).await;
+                results.borrow_mut()[place] = Some(result);
+            });
         }
     }
-    let results: Results = Rc::new(RefCell::new(pieces.iter().map(|_| None).collect()));
-    for (place, &(_, offset, bytes)) in pieces.iter().enumerate() {
-        let (disk, results) = (Rc::clone(disk), Rc::clone(&results));
-        slots.run(async move {
-            let result = disk.read(offset, bytes).await;
-            results.borrow_mut()[place] = Some(result);
-        });
+    Reading {
+        requests,
+        pieces,
+        results,
+        pool,
     }
-    slots.drained().await;
-    let mut buffers: Vec<Vec<u8>> = requests
-        .iter()
-        .map(|request| Vec::with_capacity(request.bytes))
-        .collect();
-    for ((index, _, _), result) in pieces.iter().zip(results.take()) {
-        let bytes = result.expect("every job stored its result before the pool drained")?;
-        buffers[*index].extend_from_slice(&bytes);
+}
+
+impl Reading {
+    /// One buffer for each request.
+    async fn end(self) -> io::Result<Vec<Vec<u8>>> {
+        self.pool.drained().await;
+        let mut buffers: Vec<Vec<u8>> = self
+            .requests
+            .iter()
+            .map(|request| Vec::with_capacity(request.bytes))
+            .collect();
+        for (index, result) in self.pieces.iter().zip(self.results.take()) {
+            let bytes = result.expect("every job stored its result before the pool drained")?;
+            buffers[*index].extend_from_slice(&bytes);
+        }
+        Ok(buffers)
     }
-    Ok(buffers)
 }

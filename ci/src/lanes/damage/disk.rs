@@ -143,6 +143,15 @@ impl Disk {
             .map_err(|what| format!("write of block {first}: {what}"))
     }
 
+    /// Registers a key for persistent reservations, to be kept over restarts.
+    pub(super) fn register(&mut self, key: [u8; 8]) -> Result<(), String> {
+        let completion = self.command(scsi::register(key))?;
+        completion
+            .good()
+            .map(drop)
+            .map_err(|what| format!("registration: {what}"))
+    }
+
     /// Returns the space of blocks with UNMAP.
     pub(super) fn unmap(&mut self, first: u64, count: u64) -> Result<(), String> {
         let sectors = run(first, count);

@@ -29,6 +29,8 @@ const ARGUMENTS: [&str; 6] = [
 ];
 const VICTIM_BLOCKS: usize = 8192;
 const OTHER_BLOCKS: usize = 2048;
+/// The victim's host has this key registered; nothing else holds these bytes.
+const RESERVATION_KEY: [u8; 8] = *b"heldfast";
 /// Writes of one block each that are in the log of the killed server.
 const LOGGED_WRITES: u64 = 64;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,6 +85,7 @@ impl<'a> Fixture<'a> {
             disk.connect()?;
             write_most(disk)?;
         }
+        victim.register(RESERVATION_KEY)?;
         server.stop()?;
         copy_directory(&home, &scratch.join("stopped"))?;
         let stopped = [victim.clone(), other.clone()];
@@ -175,6 +178,22 @@ impl<'a> Fixture<'a> {
             .collect();
         if pages.is_empty() {
             Err("no map page was ever written".into())
+        } else {
+            Ok(pages)
+        }
+    }
+
+    /// Offsets of the map pages that hold the saved registration of the victim's host.
+    pub(super) fn registration_pages(&self) -> Result<Vec<u64>, String> {
+        let bytes = self.bytes("stopped")?;
+        let holds = |page: &u64| {
+            let page = &bytes[index(*page)..][..BLOCK_BYTES];
+            page.windows(RESERVATION_KEY.len())
+                .any(|window| window == RESERVATION_KEY)
+        };
+        let pages: Vec<u64> = self.pages()?.into_iter().filter(holds).collect();
+        if pages.is_empty() {
+            Err("no map page holds the registration".into())
         } else {
             Ok(pages)
         }
@@ -283,6 +302,21 @@ impl Running {
         let store = find_store(&nodes, &self.store)?;
         match store["reason"].as_str().unwrap_or_default() {
             "" => Err("the store is not refused".into()),
+            reason => Ok(reason.into()),
+        }
+    }
+
+    /// Why the victim volume alone is not served; an error when it is.
+    pub(super) fn volume_refusal(&self) -> Result<String, String> {
+        let volumes = self.server.holdfast(&["volume", "list"])?;
+        let victim = volumes
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == "victim")
+            .ok_or("volume list does not name the victim")?;
+        match victim["reason"].as_str().unwrap_or_default() {
+            "" => Err(format!("the victim volume is not refused: {victim}")),
             reason => Ok(reason.into()),
         }
     }

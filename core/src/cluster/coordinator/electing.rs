@@ -30,6 +30,8 @@ pub(super) struct Election {
     /// Why nobody can reign, as last told.
     pub(super) closed: Option<Closed>,
     answers: BTreeMap<StoreId, Answered>,
+    /// A promise that the wanted reign does not exceed: the fences go out again above it.
+    outbid: Option<Epoch>,
     /// Copies that cannot promise.
     unable: BTreeSet<StoreId>,
     /// Until then answers are waited for.
@@ -55,6 +57,7 @@ impl Election {
             request: None,
             closed: None,
             answers: BTreeMap::new(),
+            outbid: None,
             unable: BTreeSet::new(),
             deadline: Duration::ZERO,
             retry: Duration::ZERO,
@@ -106,8 +109,14 @@ impl Coordinator {
         mut election: Election,
         effects: &mut Vec<Effect>,
     ) {
-        let above = [self.set.epoch, self.observed.promised(), election.epoch];
-        let above = above.into_iter().max().expect("three of them");
+        let outbid = election.outbid.take().unwrap_or_default();
+        let known = [
+            self.set.epoch,
+            self.observed.promised(),
+            election.epoch,
+            outbid,
+        ];
+        let above = known.into_iter().max().expect("four of them");
         election.epoch = Epoch(above.0 + 1);
         election.answers.clear();
         election.unable.clear();
@@ -142,12 +151,7 @@ impl Coordinator {
         election.retry = now + pause;
     }
 
-    pub(super) fn on_fenced(
-        &mut self,
-        now: Duration,
-        answer: FenceAnswer,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_fenced(&mut self, now: Duration, answer: FenceAnswer) {
         let Phase::Electing(election) = &mut self.phase else {
             return; // Late: of an election that is over.
         };
@@ -155,9 +159,8 @@ impl Coordinator {
             || (answer.promised == election.epoch && answer.result == FenceResult::Promised)
         {
             // A leader before this one went further. Nothing below that can unite the copies.
-            let mut election = core::mem::replace(election, Election::new(Cause::PromisedAhead));
-            election.epoch = answer.promised;
-            self.begin_election(now, election, effects);
+            // Not at once: if it still believes to lead, the two would chase each other.
+            election.outbid = Some(answer.promised.max(election.outbid.unwrap_or_default()));
             return;
         }
         match answer.result {
@@ -198,9 +201,21 @@ impl Coordinator {
 
     /// Goes on with the election: waits, asks again, closes, or registers the next reign.
     pub(super) fn drive(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let Phase::Electing(mut election) = core::mem::replace(&mut self.phase, Phase::Idle) else {
-            return;
+        let mut election = match core::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Electing(election) => election,
+            other => {
+                self.phase = other;
+                return;
+            }
         };
+        if election.outbid.is_some() {
+            if now >= election.retry {
+                self.begin_election(now, election, effects);
+            } else {
+                self.phase = Phase::Electing(election);
+            }
+            return;
+        }
         if now >= election.retry {
             election.unable.clear();
             self.send_fences(now, &mut election, effects);

@@ -37,8 +37,9 @@ impl Coordinator {
         let mut set = self.set.clone();
         set.set_version += 1;
         set.set_in_sync(&proposal.in_sync);
-        // The primary knows this version, so it commits by the mode that came with it.
-        set.durability_was = None;
+        if proposal.settled == Some(set.durability) {
+            set.durability_was = None;
+        }
         self.commit(set, Why::Proposal, Origin::Proposal(proposal.id), effects);
     }
 }

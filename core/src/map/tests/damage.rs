@@ -94,7 +94,16 @@ impl Sample {
 
     fn forge_kind(&mut self, kind: PageKind, change: fn(&mut [u8])) {
         let slot = self.slot(kind);
-        forge(&mut self.disk, slot, &change);
+        if kind != PageKind::Volumes {
+            return forge(&mut self.disk, slot, &change);
+        }
+        let pages = self.pages();
+        let first = pages.iter().find(|page| page.slot.0 == slot).unwrap().first;
+        for page in pages {
+            if page.kind == kind && page.first == first {
+                forge(&mut self.disk, page.slot.0, &change);
+            }
+        }
     }
 }
 
@@ -152,6 +161,14 @@ fn flip(sample: &mut Sample, kind: PageKind) {
     sample.page(kind)[PAGE_BYTES - 100] ^= 4;
 }
 
+fn flip_all(sample: &mut Sample, kind: PageKind) {
+    for id in sample.pages() {
+        if id.kind == kind {
+            sample.disk.pages.get_mut(&id.slot.0).unwrap()[PAGE_BYTES - 100] ^= 4;
+        }
+    }
+}
+
 fn is_page(finding: &Finding, kind: PageKind, error: &PageError) -> bool {
     matches!(finding, Finding::Page { id, error: found } if id.kind == kind && found == error)
 }
@@ -203,15 +220,36 @@ const ROWS: &[(&str, Plant, Expect, Fate)] = &[
         Fate::Serves,
     ),
     (
-        "flip in the volume table",
+        "flip in one copy of the volume table",
         |s| flip(s, PageKind::Volumes),
+        |f| is_page(f, PageKind::Volumes, &PageError::Checksum),
+        Fate::Serves,
+    ),
+    (
+        "flip in the root of one copy of the volume table",
+        |s| flip(s, PageKind::VolumesInterior),
+        |f| is_page(f, PageKind::VolumesInterior, &PageError::Checksum),
+        Fate::Serves,
+    ),
+    (
+        "flip in both copies of the volume table",
+        |s| flip_all(s, PageKind::Volumes),
         |f| is_page(f, PageKind::Volumes, &PageError::Checksum),
         Fate::Refuses,
     ),
     (
-        "flip in the root of the volume table",
-        |s| flip(s, PageKind::VolumesInterior),
+        "flip in the roots of both copies of the volume table",
+        |s| flip_all(s, PageKind::VolumesInterior),
         |f| is_page(f, PageKind::VolumesInterior, &PageError::Checksum),
+        Fate::Refuses,
+    ),
+    (
+        "copies of the volume table that say different things",
+        |s| {
+            let slot = s.slot(PageKind::Volumes);
+            forge(&mut s.disk, slot, &|body| body[32] ^= 1);
+        },
+        |f| matches!(f, Finding::TableDiffers(1)),
         Fate::Refuses,
     ),
     (
@@ -403,15 +441,13 @@ const ROWS: &[(&str, Plant, Expect, Fate)] = &[
     (
         "chunks behind the end of their volume",
         |s| {
-            let slot = s
-                .pages()
-                .iter()
-                .find(|page| page.kind == PageKind::Volumes)
-                .unwrap()
-                .slot;
-            forge(&mut s.disk, slot.0, &|body| {
-                body[16..24].copy_from_slice(&160u64.to_le_bytes())
-            });
+            for page in s.pages() {
+                if page.kind == PageKind::Volumes && page.first == 0 {
+                    forge(&mut s.disk, page.slot.0, &|body| {
+                        body[16..24].copy_from_slice(&160u64.to_le_bytes())
+                    });
+                }
+            }
         },
         |f| {
             matches!(

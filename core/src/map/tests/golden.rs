@@ -161,7 +161,14 @@ fn attributes() {
 
 #[test]
 fn roots() {
-    let mut bytes = [0u8; 16];
-    bytes.copy_from_slice(&sample().roots.encode());
-    assert_eq!(dump(&bytes), "000: 09000000 708678ab 07000000 6e571e77\n");
+    let bytes = sample().roots.encode();
+    let rows = bytes
+        .chunks(8)
+        .map(|row| u64::from_be_bytes(row.try_into().unwrap()));
+    let expected = [
+        0x0900_0000_7086_78ab,
+        0x0b01_0000_b214_087e,
+        0x0700_0000_6e57_1e77,
+    ];
+    assert!(rows.eq(expected));
 }

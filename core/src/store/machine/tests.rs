@@ -301,3 +301,21 @@ fn damaged_log_block_is_lost_when_it_is_moved_and_nothing_else() {
     assert_eq!(read(&driver, 4), 7);
     assert_eq!(crc32c(block(7).as_slice()), crc32c(&[7; BLOCK_BYTES]));
 }
+
+/// Cost of the bug: a volume shrank to the smaller of two sizes that were acknowledged in one frame,
+/// and blocks written behind it were out of reach until the next start.
+#[test]
+fn smaller_of_two_sizes_in_one_frame_does_not_shrink_the_volume() {
+    let mut driver = driver();
+    let events = [(2, 8192), (3, 6000)].map(|(tag, size_blocks)| Event::ResizeVolume {
+        tag: Tag(tag),
+        id: VOLUME,
+        size_blocks,
+    });
+    // Both wait for the frame of the first write, and share the next.
+    driver.write(Tag(1), VOLUME, range(0, 1), vec![block(1)]);
+    events.into_iter().for_each(|event| driver.event(event));
+    driver.settle();
+    assert!(driver.completed.iter().all(|(_, result)| result.is_ok()));
+    assert_eq!(driver.store.volume(VOLUME).unwrap().size_blocks, 8192);
+}

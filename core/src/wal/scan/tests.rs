@@ -5,7 +5,7 @@ use crate::block::Block;
 use crate::checksum::crc32c;
 use crate::id::VolumeId;
 use crate::lsn::{Epoch, Lsn};
-use crate::wal::frame::{FrameBuilder, FrameHead, RecordHead, RecordRef};
+use crate::wal::frame::{self, FrameBuilder, FrameHead, RecordHead, RecordRef};
 use crate::wal::ring::Ring;
 use alloc::vec;
 
@@ -21,6 +21,22 @@ struct Log {
 }
 
 impl Log {
+    /// As formatting leaves it.
+    fn formatted(segments: u32) -> Log {
+        let start = crate::block::StoreOffset(0);
+        let mut log = Log {
+            bytes: vec![0; (SEGMENT * segments) as usize],
+            ring: Ring::new(start, SEGMENT, segments, Position(0)),
+            end: LogPoint::default(),
+        };
+        for at in (0..log.bytes.len()).step_by(SEGMENT as usize) {
+            let blank = frame::blank(STORE, Position(at as u64));
+            log.bytes[at..at + blank.len()].copy_from_slice(&blank);
+        }
+        log
+    }
+
+    /// Zeros: nothing tells the scanner to stop early.
     fn new() -> Log {
         let start = crate::block::StoreOffset(0);
         Log {
@@ -66,7 +82,8 @@ impl Log {
     }
 
     fn scan(&self, from: LogPoint) -> (Result<LogPoint, Damage>, Vec<u64>) {
-        let mut scanner = Scanner::new(STORE, SEGMENT, SEGMENTS, from);
+        let segments = u32::try_from(self.bytes.len()).unwrap() / SEGMENT;
+        let mut scanner = Scanner::new(STORE, SEGMENT, segments, from);
         let mut frames = Vec::new();
         while let Some(index) = scanner.next_segments().next() {
             let at = usize::try_from(index).unwrap() * SEGMENT as usize;
@@ -142,4 +159,66 @@ fn frames_of_an_earlier_lap_are_no_later_ones() {
     }
     let checkpoint = log.end;
     assert_eq!(log.scan(checkpoint), (Ok(checkpoint), vec![]));
+}
+
+#[test]
+fn scan_of_a_formatted_log_stops_behind_its_end() {
+    let mut log = Log::formatted(40);
+    for _ in 0..600 {
+        let mut scanner = Scanner::new(STORE, SEGMENT, 40, log.end);
+        let mut passed = 0;
+        while let Some(index) = scanner.next_segments().next() {
+            let at = usize::try_from(index).unwrap() * SEGMENT as usize;
+            scanner.segment(&log.bytes[at..at + SEGMENT as usize], &mut Vec::new());
+            passed += 1;
+        }
+        assert_eq!(scanner.finish(), Ok(log.end));
+        assert!(passed <= 3, "{passed} segments read at {:?}", log.end);
+        log.append(10);
+        log.ring.release(log.end.position);
+    }
+}
+
+/// Goal: stopping early takes no damage for the end. Method: laps of frames; then one frame that is not
+/// the last is flipped, never written, or all from it to the last one is zeros or garbage.
+#[test]
+fn stopping_early_misses_no_later_frame() {
+    for seed in 0..400 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut log = Log::formatted(rng.u32(3..9));
+        for _ in 0..rng.usize(..120) {
+            log.append(rng.usize(1..12));
+            log.ring.release(log.end.position);
+        }
+        let (checkpoint, old) = (log.end, log.bytes.clone());
+        let mut places = Vec::new();
+        while places.len() < 2 || rng.u8(..12) != 0 {
+            places.push(log.append(rng.usize(1..12)));
+            if log.ring.used_with(64 << 10) > log.ring.bytes() {
+                break;
+            }
+        }
+        assert_eq!(log.scan(checkpoint).0, Ok(log.end), "seed {seed}");
+        let victim = rng.usize(..places.len() - 1);
+        let (at, last) = (places[victim], places[places.len() - 1]);
+        let bytes = (1 + frame::decode(&log.bytes[at..], STORE)
+            .unwrap()
+            .payload_blocks)
+            * BLOCK_BYTES;
+        let gap = if last > at {
+            at..last
+        } else {
+            at..log.bytes.len()
+        };
+        match rng.u8(..5) {
+            0 => log.bytes[at + rng.usize(..68)] ^= 1,
+            1 => log.bytes[at + BLOCK_BYTES] ^= 1,
+            2 => log.bytes[at..at + bytes].copy_from_slice(&old[at..at + bytes]),
+            3 => log.bytes[gap].fill(0),
+            _ => log.bytes[gap].fill(0xa5),
+        }
+        let missing = log.scan(checkpoint).0.map_err(|damage| damage.missing.0);
+        let expected = checkpoint.seq.0 + victim as u64 + 1;
+        assert_eq!(missing, Err(expected), "seed {seed}");
+    }
 }
