@@ -2,11 +2,14 @@
 //! copies belong, how well it is.
 //!
 //! Modules in reading order: what is registered (`set`), what comes in and goes out (`message`), who
-//! may reign next (`election`), the machine that drives it (`coordinator`), bounds (`limits`).
+//! may reign next (`election`), the machine that drives it (`coordinator`), what people see (`health`),
+//! where copies go (`repair`), bounds (`limits`).
 //! Not here: the registry, heartbeats, the wire (`control`), the copies themselves (`replication`).
 
 pub mod coordinator;
 pub mod election;
+pub mod health;
 pub mod limits;
 pub mod message;
+pub mod repair;
 pub mod set;
