@@ -11,7 +11,7 @@ use holdfast_iscsi::effect::{Effect, Outgoing, PeerId, Segment, SendData, TaskTa
 use holdfast_iscsi::framing::{self, DataDigest, HEADER_BYTES};
 use holdfast_iscsi::request::{BlockRequest, BlockResponse, ByteRange, ProvisionedRun};
 use holdfast_iscsi::scsi::geometry::LogicalBlock;
-use holdfast_iscsi::scsi::unit::{LogicalUnit, UnitConfig};
+use holdfast_iscsi::scsi::unit::{Keeping, LogicalUnit, UnitConfig};
 use holdfast_iscsi::target::{Target, TargetConfig};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -327,6 +327,7 @@ fn main() -> io::Result<()> {
         target_name: NAME.into(),
         capacity_bytes: BYTES,
         block: LogicalBlock::Bytes512,
+        keeping: Keeping::Wanted,
     };
     let unit = LogicalUnit::new(config, &[]).map_err(io::Error::other)?;
     let target = Target::new(TargetConfig {

@@ -18,7 +18,7 @@ use crate::pdu::login::{LoginRequest, LoginStatus};
 use crate::pdu::{self, Header, opcode};
 use crate::request::BlockResponse;
 use crate::session::{Session, Start};
-use crate::target::{Admission, Announcement, Target};
+use crate::target::{Admission, Announcement, Entrance, Target};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -185,7 +185,14 @@ impl Connection {
             Binding::Unknown => return self.refuse(LoginStatus::NotFound, effects),
             Binding::Unavailable => return self.refuse(LoginStatus::ServiceUnavailable, effects),
         };
-        let outcome = entry.login.proceed(target.access(), effects);
+        let outcome = match target.entrance() {
+            Entrance::Closed => return self.refuse(LoginStatus::ServiceUnavailable, effects),
+            Entrance::Elsewhere(address) => entry.login.redirect(target.access(), address, effects),
+            Entrance::Open => {
+                let group = target.unit().paths().own();
+                entry.login.proceed(target.access(), group, effects)
+            }
+        };
         self.follow(outcome, Some(target), now, effects);
     }
 

@@ -15,9 +15,9 @@ use crate::login::negotiation::{Parameters, Place};
 use crate::pdu::login::{LoginRequest, LoginResponse, LoginStatus, Stage};
 use crate::pdu::{self, Numbers};
 use crate::scsi::limits::ISCSI_NAME_BYTES_MAX;
-use crate::scsi::nexus::InitiatorPort;
+use crate::scsi::nexus::{InitiatorPort, TARGET_PORT, TargetPort};
 use crate::text::{self, Writer};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -69,6 +69,8 @@ pub(crate) struct Login {
     reply: Vec<u8>,
     chap: Exchange,
     chap_chosen: bool,
+    /// Of the portal that the host came by.
+    group: TargetPort,
     group_tag_told: bool,
     declared: bool,
     stat_sn: u32,
@@ -89,6 +91,7 @@ impl Login {
             reply: Vec::new(),
             chap: Exchange::new(random),
             chap_chosen: false,
+            group: TARGET_PORT,
             group_tag_told: false,
             declared: false,
             stat_sn: 1,
@@ -141,8 +144,37 @@ impl Login {
         }
     }
 
-    /// Goes on after the target was bound.
-    pub(crate) fn proceed(&mut self, access: &Access, effects: &mut Vec<Effect>) -> Outcome {
+    /// The target is elsewhere now: the host shall log in there. The connection closes behind it.
+    pub(crate) fn redirect(
+        &mut self,
+        access: &Access,
+        address: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        let names = self.names.as_ref().expect("names are known");
+        if !access.admits(&names.initiator) {
+            return self.refuse(LoginStatus::Forbidden, effects);
+        }
+        let mut reply = Writer::new(LOGIN_REPLY_BYTES_MAX);
+        //= RFC 7143 §13.8
+        //# If the TargetAddress is returned as the result of a redirect, the comma and portal group tag MUST be omitted.
+        reply.put("TargetAddress", address);
+        let Ok(text) = reply.finish() else {
+            return self.refuse(LoginStatus::ServiceUnavailable, effects);
+        };
+        let status = LoginStatus::MovedTemporarily;
+        self.respond(None, 0, status, text, effects);
+        Outcome::Close(CloseReason::LoginRefused(status as u16))
+    }
+
+    /// Goes on after the target was bound, by a portal of this group.
+    pub(crate) fn proceed(
+        &mut self,
+        access: &Access,
+        group: TargetPort,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        self.group = group;
         match self.answer(access, effects) {
             Ok(outcome) => outcome,
             Err(status) => self.refuse(status, effects),
@@ -241,7 +273,7 @@ impl Login {
         if names.target.is_some() && !self.group_tag_told {
             //= RFC 7143 §13.9
             //# The target portal group tag MUST be returned in the first Login Response of a normal session.
-            reply.put("TargetPortalGroupTag", "1");
+            reply.put("TargetPortalGroupTag", &self.group.0.to_string());
             self.group_tag_told = true;
         }
         let may_leave = match self.stage {

@@ -4,6 +4,7 @@
 //! storage's answer into status and sense. It does not know PDUs, sessions or task buffers; payload
 //! of READ and WRITE never passes through it. Clauses cited: SAM-5 (r21), SPC-4 (r37), SBC-3 (r36).
 
+pub mod alua;
 pub mod attention;
 mod block;
 mod capacity;

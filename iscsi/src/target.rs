@@ -6,7 +6,7 @@
 use crate::access::Access;
 use crate::effect::{Effect, PeerId};
 use crate::limits::SESSIONS_MAX;
-use crate::scsi::nexus::{InitiatorPort, Nexus, NexusId, TARGET_PORT};
+use crate::scsi::nexus::{InitiatorPort, Nexus, NexusId, TARGET_PORT, TargetPort};
 use crate::scsi::unit::LogicalUnit;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,8 +20,28 @@ pub struct TargetConfig {
     pub unit: LogicalUnit,
     /// Who may log in.
     pub access: Access,
-    /// Addresses to announce, as `ADDR:PORT` (IPv6 in brackets); empty: where the host came to.
-    pub portals: Vec<String>,
+    /// Addresses to announce; empty: where the host came to.
+    pub portals: Vec<TargetAddress>,
+}
+
+/// An address by which a target can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetAddress {
+    /// `ADDR:PORT`, IPv6 in brackets.
+    pub address: String,
+    /// Portal group tag.
+    pub group: TargetPort,
+}
+
+/// What becomes of a host that logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// It may come in.
+    Open,
+    /// It is sent on to this address, as in [`TargetAddress`].
+    Elsewhere(String),
+    /// It shall try again later.
+    Closed,
 }
 
 /// A target with its sessions.
@@ -30,7 +50,8 @@ pub struct Target {
     name: String,
     pub(crate) unit: LogicalUnit,
     access: Access,
-    portals: Vec<String>,
+    portals: Vec<TargetAddress>,
+    entrance: Entrance,
     sessions: Vec<Entry>,
     /// Logins that wait until the session before them is over.
     waiting: Vec<PeerId>,
@@ -126,6 +147,7 @@ impl Target {
             unit: config.unit,
             access: config.access,
             portals: config.portals,
+            entrance: Entrance::Open,
             sessions: Vec::new(),
             waiting: Vec::new(),
             affairs: Vec::new(),
@@ -161,8 +183,18 @@ impl Target {
     }
 
     /// Replaces the addresses to announce.
-    pub fn set_portals(&mut self, portals: Vec<String>) {
+    pub fn set_portals(&mut self, portals: Vec<TargetAddress>) {
         self.portals = portals;
+    }
+
+    /// What becomes of hosts that log in.
+    pub fn entrance(&self) -> &Entrance {
+        &self.entrance
+    }
+
+    /// Decides about hosts that log in from now on; sessions that exist stay.
+    pub fn set_entrance(&mut self, entrance: Entrance) {
+        self.entrance = entrance;
     }
 
     /// Sessions in full feature phase.
@@ -342,7 +374,7 @@ impl Target {
     }
 
     /// Addresses to announce, given where the host came to.
-    pub(crate) fn portals(&self) -> &[String] {
+    pub(crate) fn portals(&self) -> &[TargetAddress] {
         &self.portals
     }
 
@@ -383,7 +415,7 @@ pub struct Announcement {
     /// iSCSI target name.
     pub target_name: String,
     /// Addresses, as in [`TargetConfig::portals`].
-    pub portals: Vec<String>,
+    pub portals: Vec<TargetAddress>,
     /// Initiators that are not admitted do not hear of the target.
     pub access: Access,
 }

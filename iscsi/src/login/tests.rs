@@ -6,6 +6,7 @@ use crate::limits::LOGIN_TIME_MAX;
 use crate::login::chap::Algorithm;
 use crate::pdu::login::{LoginResponse, Stage};
 use crate::pdu::nop::NopOut;
+use crate::target::Entrance;
 use crate::testing::lab::{INITIATOR_NAME, Lab, TARGET_NAME, login_header, login_request};
 use crate::text::{self, to_hexadecimal};
 use alloc::format;
@@ -112,6 +113,31 @@ fn initiators_off_the_list_are_forbidden() {
     assert_eq!(lab.log_in(host, "").status, 0x0202);
     let host = lab.connect();
     assert_eq!(lab.log_in_as(host, "iqn.other:a", "").status, 0);
+}
+
+#[test]
+fn a_target_that_is_elsewhere_sends_its_hosts_there() {
+    let only = Access::new(Vec::from([String::from(INITIATOR_NAME)]), None, None);
+    let mut lab = Lab::new(only.expect("a name"));
+    lab.target
+        .set_entrance(Entrance::Elsewhere("10.0.0.2:3260".into()));
+    let host = lab.connect();
+    let stages = (Stage::Operational, Stage::FullFeature);
+    let (status, transit, text) = say(&mut lab, host, stages, &names(""));
+    assert_eq!((status, transit), (0x0101, false));
+    assert_eq!(text, "TargetAddress=10.0.0.2:3260\0"); // Without a group tag.
+    // A host that is not admitted learns nothing.
+    let host = lab.connect();
+    let stranger = format!("InitiatorName=iqn.b:other\0TargetName={TARGET_NAME}\0");
+    let (status, _, text) = say(&mut lab, host, stages, &stranger);
+    assert_eq!((status, text.as_str()), (0x0202, ""));
+    // It is coming here, and is here.
+    lab.target.set_entrance(Entrance::Closed);
+    let host = lab.connect();
+    assert_eq!(say(&mut lab, host, stages, &names("")).0, 0x0301);
+    lab.target.set_entrance(Entrance::Open);
+    let host = lab.connect();
+    assert_eq!(say(&mut lab, host, stages, &names("")).0, 0);
 }
 
 #[test]

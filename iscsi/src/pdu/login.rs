@@ -103,6 +103,8 @@ impl LoginRequest {
 pub enum LoginStatus {
     /// Goes on, or done.
     Success = 0x0000,
+    /// The target is at the address that goes with it.
+    MovedTemporarily = 0x0101,
     /// The host broke a rule of login.
     InitiatorError = 0x0200,
     /// Wrong or missing proof.

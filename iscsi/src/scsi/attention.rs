@@ -24,10 +24,12 @@ pub enum Attention {
     ModeParametersChanged,
     /// The volume was resized.
     CapacityChanged,
+    /// Another path is the active one now.
+    AccessStateChanged,
 }
 
 impl Attention {
-    const ALL: [Attention; 9] = [
+    const ALL: [Attention; 10] = [
         Attention::PowerOn,
         Attention::TargetReset,
         Attention::UnitReset,
@@ -37,6 +39,7 @@ impl Attention {
         Attention::RegistrationsPreempted,
         Attention::ModeParametersChanged,
         Attention::CapacityChanged,
+        Attention::AccessStateChanged,
     ];
 
     /// The sense data that tells it.
@@ -51,6 +54,7 @@ impl Attention {
             Attention::RegistrationsPreempted => AdditionalSense::REGISTRATIONS_PREEMPTED,
             Attention::ModeParametersChanged => AdditionalSense::MODE_PARAMETERS_CHANGED,
             Attention::CapacityChanged => AdditionalSense::CAPACITY_CHANGED,
+            Attention::AccessStateChanged => AdditionalSense::ACCESS_STATE_CHANGED,
         };
         Sense::new(SenseKey::UnitAttention, code)
     }

@@ -21,7 +21,10 @@ pub struct InitiatorPort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TargetPort(pub u16);
 
-/// The one target port that serves a volume here.
+/// The target port of a unit with one path; and of every registration, whatever path it came by.
+///
+/// We treat each registration as if ALL_TG_PT were one (SPC-4 5.13.7): a host that comes by another
+/// node after a failover, with the same initiator port, has not lost its reservation.
 pub const TARGET_PORT: TargetPort = TargetPort(1);
 
 /// An I_T nexus.

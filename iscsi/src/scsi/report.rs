@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::scsi::alua::Paths;
 use crate::scsi::cdb::{DefectForm, PortGroupFormat};
-use crate::scsi::nexus::TARGET_PORT;
 use crate::scsi::sense::Sense;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -22,17 +22,13 @@ pub(crate) fn luns(select: u8) -> Vec<u8> {
     }
 }
 
-/// REPORT TARGET PORT GROUPS (SPC-4 6.37.2): one group with one port, active/optimized.
-pub(crate) fn target_port_groups(format: PortGroupFormat) -> Vec<u8> {
-    const ACTIVE_OPTIMIZED: u8 = 0x00;
-    const AO_SUP: u8 = 0x01;
-    let [high, low] = TARGET_PORT.0.to_be_bytes();
+/// REPORT TARGET PORT GROUPS (SPC-4 6.37.2).
+pub(crate) fn target_port_groups(format: PortGroupFormat, paths: &Paths) -> Vec<u8> {
     let mut data = vec![0; 4];
     if format == PortGroupFormat::Extended {
         data.extend([0x10, 0, 0, 0]);
     }
-    data.extend([ACTIVE_OPTIMIZED, AO_SUP, high, low, 0, 0, 0, 1]);
-    data.extend([0, 0, high, low]);
+    data.extend(paths.descriptors());
     let bytes = u32::try_from(data.len() - 4).expect("a few bytes");
     data[..4].copy_from_slice(&bytes.to_be_bytes());
     data

@@ -35,6 +35,7 @@ pub struct AdditionalSense(pub u8, pub u8);
 impl AdditionalSense {
     pub const NONE: Self = Self(0x00, 0x00);
     pub const NOT_READY_CAUSE_NOT_REPORTABLE: Self = Self(0x04, 0x00);
+    pub const PORT_IN_STANDBY_STATE: Self = Self(0x04, 0x0B);
     pub const WRITE_ERROR: Self = Self(0x0C, 0x00);
     pub const UNEXPECTED_UNSOLICITED_DATA: Self = Self(0x0C, 0x0C);
     pub const NOT_ENOUGH_UNSOLICITED_DATA: Self = Self(0x0C, 0x0D);
@@ -58,6 +59,7 @@ impl AdditionalSense {
     pub const RESERVATIONS_PREEMPTED: Self = Self(0x2A, 0x03);
     pub const RESERVATIONS_RELEASED: Self = Self(0x2A, 0x04);
     pub const REGISTRATIONS_PREEMPTED: Self = Self(0x2A, 0x05);
+    pub const ACCESS_STATE_CHANGED: Self = Self(0x2A, 0x06);
     pub const CAPACITY_CHANGED: Self = Self(0x2A, 0x09);
     pub const COMMANDS_CLEARED: Self = Self(0x2F, 0x00);
     pub const SAVING_NOT_SUPPORTED: Self = Self(0x39, 0x00);

@@ -8,6 +8,7 @@
 mod tests;
 
 use crate::request::{BlockRequest, BlockResponse, ByteRange};
+use crate::scsi::alua::{self, AccessState, Paths};
 use crate::scsi::attention::{Attention, Attentions};
 use crate::scsi::block::{self, Answer};
 use crate::scsi::cdb::{self, Command, ModeForm, SameSource};
@@ -35,6 +36,17 @@ pub struct UnitConfig {
     pub capacity_bytes: u64,
     /// Logical block.
     pub block: LogicalBlock,
+    /// Whether reservations must outlive this process.
+    pub keeping: Keeping,
+}
+
+/// Which reservations are kept with the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Those that a host wants to survive power loss (APTPL): the unit is here or nowhere.
+    Wanted,
+    /// All: the unit goes on on another node, and for hosts that is the same unit.
+    All,
 }
 
 /// A command taken in, on its way to `execute`.
@@ -75,6 +87,7 @@ pub struct AttributesError(pub &'static str);
 #[derive(Debug)]
 pub struct LogicalUnit {
     config: UnitConfig,
+    paths: Paths,
     geometry: Geometry,
     mode: ModeState,
     reservations: Reservations,
@@ -97,6 +110,7 @@ impl LogicalUnit {
         Ok(LogicalUnit {
             geometry: Geometry::new(config.capacity_bytes, config.block),
             config,
+            paths: Paths::default(),
             mode: ModeState::default(),
             reservations: Reservations::decode(attributes)?,
             suspect: false,
@@ -154,6 +168,34 @@ impl LogicalUnit {
         for state in self.nexuses.values_mut() {
             state.attentions.establish(Attention::CapacityChanged);
         }
+    }
+
+    /// The paths to the unit.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// The paths are these now. Every nexus is told when another one is the active one.
+    pub fn set_paths(&mut self, paths: Paths) {
+        if paths == self.paths {
+            return;
+        }
+        self.paths = paths;
+        // SPC-4 5.15.2.1: implicit changes are told to every nexus of the unit.
+        for state in self.nexuses.values_mut() {
+            state.attentions.establish(Attention::AccessStateChanged);
+        }
+    }
+
+    /// Which reservations are kept from the next change on.
+    pub fn set_keeping(&mut self, keeping: Keeping) {
+        self.config.keeping = keeping;
+    }
+
+    /// Another node kept the reservations until now, and this is what it stored last.
+    pub fn take_over(&mut self, attributes: &[u8]) -> Result<(), AttributesError> {
+        self.reservations = Reservations::decode(attributes)?;
+        Ok(())
     }
 
     /// Takes a CDB in. CDBs shorter than 16 bytes are padded with zeros by the protocol.
@@ -249,8 +291,9 @@ impl LogicalUnit {
         }
     }
 
-    /// Reservations and write protection let the command through. Hot path.
+    /// The path, reservations and write protection let the command through. Hot path.
     fn admit(&self, id: NexusId, command: &Command) -> Result<(), Refusal> {
+        self.paths.admits(command)?;
         let state = self.nexuses.get(&id).expect("the nexus is live");
         let access = command.access();
         if self.reservations.conflicts(id, &state.nexus, access) {
@@ -319,6 +362,7 @@ impl LogicalUnit {
                         page,
                         self.config.volume,
                         &self.config.target_name,
+                        self.paths.own(),
                         &self.geometry,
                     )?,
                 };
@@ -344,7 +388,7 @@ impl LogicalUnit {
                 (self.reservations.report(report), allocation)
             }
             Command::ReportTargetPortGroups { format, allocation } => {
-                (report::target_port_groups(format), allocation)
+                (report::target_port_groups(format, &self.paths), allocation)
             }
             Command::ReportSupportedOpcodes {
                 what,
@@ -413,8 +457,11 @@ impl LogicalUnit {
                 aborted.push(*other);
             }
         }
-        let dispatch = match consequences.save {
-            true => Dispatch::Block(BlockRequest::SaveAttributes(self.reservations.encode())),
+        let save = consequences.save || self.config.keeping == Keeping::All;
+        let dispatch = match save {
+            true => Dispatch::Block(BlockRequest::SaveAttributes(
+                self.reservations.encode(self.config.keeping),
+            )),
             false => Dispatch::Complete(Reply::status(Status::Good)),
         };
         Ok(Executed { dispatch, aborted })
@@ -423,6 +470,11 @@ impl LogicalUnit {
     /// Ends a command that storage answered. The nexus may be gone.
     pub fn finish(&mut self, _: NexusId, command: &Command, response: BlockResponse) -> Reply {
         self.suspect = matches!(response, BlockResponse::Failed | BlockResponse::NotReady);
+        // It was taken in before the unit's active path became another one: the host tries that.
+        let moved = self.paths.state() == AccessState::Standby;
+        if moved && response == BlockResponse::NotReady {
+            return self.refuse(&alua::STANDBY);
+        }
         match block::answer(command, &response, &self.geometry) {
             Ok(reply) => reply,
             Err(Answer::Check(sense)) => self.refuse(&sense),

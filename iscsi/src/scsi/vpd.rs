@@ -9,7 +9,7 @@ use crate::scsi::limits::{
     COMPARE_AND_WRITE_BYTES_MAX, UNMAP_BYTES_MAX, UNMAP_DESCRIPTORS_MAX, UNMAP_GRANULARITY_BYTES,
     WRITE_SAME_BYTES_MAX,
 };
-use crate::scsi::nexus::TARGET_PORT;
+use crate::scsi::nexus::TargetPort;
 use crate::scsi::sense::Sense;
 use alloc::format;
 use alloc::string::String;
@@ -26,12 +26,13 @@ pub(crate) fn page(
     code: u8,
     volume: VolumeId,
     target_name: &str,
+    port: TargetPort,
     geometry: &Geometry,
 ) -> Result<Vec<u8>, Sense> {
     let body = match code {
         0x00 => PAGES.to_vec(),
         0x80 => serial_number(volume).into_bytes(),
-        0x83 => device_identification(volume, target_name),
+        0x83 => device_identification(volume, target_name, port),
         0x86 => extended_inquiry(),
         0xB0 => block_limits(geometry),
         0xB1 => block_device_characteristics(),
@@ -103,16 +104,16 @@ fn name_string(name: &str) -> Vec<u8> {
 }
 
 /// SPC-4 7.8.6. The same on every path, except for the designators of the port.
-fn device_identification(volume: VolumeId, target_name: &str) -> Vec<u8> {
+fn device_identification(volume: VolumeId, target_name: &str, port: TargetPort) -> Vec<u8> {
     let naa = naa(volume);
     let naa_name: String = naa.iter().map(|byte| format!("{byte:02X}")).collect();
     let mut vendor = VENDOR.to_vec();
     vendor.extend(serial_number(volume).bytes());
     let mut uuid = vec![0x10, 0];
     uuid.extend(volume.0);
-    let port = TARGET_PORT.0.to_be_bytes();
-    let port = [0, 0, port[0], port[1]];
-    let port_name = format!("{target_name},t,0x{:04x}", TARGET_PORT.0);
+    let port_name = format!("{target_name},t,0x{:04x}", port.0);
+    let [high, low] = port.0.to_be_bytes();
+    let port = [0, 0, high, low];
     [
         designator(CodeSet::Binary, Association::Unit, 0x3, &naa),
         designator(CodeSet::Ascii, Association::Unit, 0x1, &vendor),

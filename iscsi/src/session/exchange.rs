@@ -9,7 +9,7 @@ use crate::pdu::reject::Reason;
 use crate::pdu::text::{TextRequest, TextResponse};
 use crate::pdu::{Header, RESERVED_TAG};
 use crate::session::{Session, index};
-use crate::target::{Announcement, Target};
+use crate::target::{Announcement, Target, TargetAddress};
 use crate::text::{self, Writer};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -142,12 +142,13 @@ impl Session {
         self.begin_answer(header, reply, effects);
     }
 
-    fn announce(&self, name: &str, portals: &[String], reply: &mut Writer) {
+    fn announce(&self, name: &str, portals: &[TargetAddress], reply: &mut Writer) {
         reply.put("TargetName", name);
         //= RFC 7143 §13.8
         //# TargetAddress=domainname[:port][,portal-group-tag], IPv6 addresses in brackets.
         for portal in portals {
-            reply.put("TargetAddress", &format!("{portal},1"));
+            let TargetAddress { address, group } = portal;
+            reply.put("TargetAddress", &format!("{address},{}", group.0));
         }
         if portals.is_empty() {
             reply.put("TargetAddress", &format!("{},1", self.local_address));

@@ -12,7 +12,7 @@ use crate::pdu::scsi::{Attribute, ScsiCommand};
 use crate::pdu::{self, Header};
 use crate::request::{BlockRequest, BlockResponse, ByteRange};
 use crate::scsi::geometry::LogicalBlock;
-use crate::scsi::unit::{LogicalUnit, UnitConfig};
+use crate::scsi::unit::{Keeping, LogicalUnit, UnitConfig};
 use crate::target::{Announcement, Target, TargetConfig};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
@@ -86,6 +86,7 @@ impl Lab {
             target_name: TARGET_NAME.to_string(),
             capacity_bytes: DISK_BYTES as u64,
             block: LogicalBlock::Bytes512,
+            keeping: Keeping::Wanted,
         };
         Lab {
             target: Target::new(TargetConfig {

@@ -9,5 +9,6 @@ mod listen;
 mod output;
 mod reader;
 mod receive;
+mod route;
 pub(crate) mod service;
 mod tasks;

@@ -9,6 +9,7 @@ use super::connection::Conn;
 use super::directory::{Announcement, Directory};
 use super::handover::Handover;
 use super::output::{self, Output};
+use super::route::{Here, Route};
 use super::{listen, reader};
 use crate::disk::file::FileDisk;
 use crate::limits::{
@@ -20,13 +21,16 @@ use crate::runtime::slots::Slots;
 use crate::runtime::{socket, task};
 use crate::shard::{ATTRIBUTES_LOST, VolumeEntry};
 use crate::volume::Volume;
+use holdfast_core::engine::Serve;
 use holdfast_core::id::VolumeId;
-use holdfast_core::link::Assignment;
+use holdfast_core::link::{Assignment, Role};
 use holdfast_iscsi::access::Access;
 use holdfast_iscsi::effect::PeerId;
+use holdfast_iscsi::scsi::alua::Paths;
 use holdfast_iscsi::scsi::geometry::LogicalBlock;
-use holdfast_iscsi::scsi::unit::{LogicalUnit, UnitConfig};
-use holdfast_iscsi::target::{Target, TargetConfig};
+use holdfast_iscsi::scsi::nexus::TARGET_PORT;
+use holdfast_iscsi::scsi::unit::{Keeping, LogicalUnit, UnitConfig};
+use holdfast_iscsi::target::{Entrance, Target, TargetAddress, TargetConfig};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -42,6 +46,9 @@ pub(super) struct TargetEntry {
     pub(super) target: RefCell<Target>,
     pub(super) volume: Rc<Volume<FileDisk>>,
     pub(super) connections: RefCell<HashMap<PeerId, Weak<Conn>>>,
+    /// Of a volume with several copies.
+    route: RefCell<Option<Route>>,
+    serving: Cell<bool>,
 }
 
 /// What connections share.
@@ -124,6 +131,11 @@ impl Service {
             None => Access::default(),
         };
         let volume = &entry.volume;
+        let route = Route::of(assignment);
+        let portals = match &route {
+            Some(route) => route.addresses(),
+            None => self.portals_of(assignment),
+        };
         let name = assignment.iqn.to_lowercase();
         self.withdraw_except(volume.id(), &name);
         let served = self.0.targets.borrow().get(&name).cloned();
@@ -134,24 +146,32 @@ impl Service {
             Some(target) => {
                 let mut machine = target.target.borrow_mut();
                 machine.set_access(access);
-                machine.set_portals(self.portals_of(assignment));
+                machine.set_portals(portals);
                 machine.unit_mut().capacity_changed(assignment.size_bytes);
+                machine.unit_mut().set_keeping(keeping(assignment));
                 drop(machine);
                 target
             }
-            None => self.make_target(entry, assignment, &name, access)?,
+            None => self.make_target(entry, assignment, &name, access, portals)?,
         };
+        target.route_is(route);
         let announcement = target.target.borrow().announcement();
         self.announce(name, Some(announcement));
         Ok(())
     }
 
     /// What the agent says, else what the process listens on.
-    fn portals_of(&self, assignment: &Assignment) -> Vec<String> {
-        if assignment.advertised_portals.is_empty() {
-            return self.0.portals.clone();
-        }
-        assignment.advertised_portals.clone()
+    fn portals_of(&self, assignment: &Assignment) -> Vec<TargetAddress> {
+        let addresses = if assignment.advertised_portals.is_empty() {
+            &self.0.portals
+        } else {
+            &assignment.advertised_portals
+        };
+        let with_group = |address: &String| TargetAddress {
+            address: address.clone(),
+            group: TARGET_PORT,
+        };
+        addresses.iter().map(with_group).collect()
     }
 
     fn make_target(
@@ -160,6 +180,7 @@ impl Service {
         assignment: &Assignment,
         name: &str,
         access: Access,
+        portals: Vec<TargetAddress>,
     ) -> Result<Rc<TargetEntry>, String> {
         let volume = &entry.volume;
         let config = UnitConfig {
@@ -167,6 +188,7 @@ impl Service {
             target_name: name.to_owned(),
             capacity_bytes: assignment.size_bytes,
             block: LogicalBlock::Bytes512,
+            keeping: keeping(assignment),
         };
         let machine = volume.store().machine();
         // Never as if none had been saved.
@@ -179,12 +201,14 @@ impl Service {
             name: name.to_owned(),
             unit,
             access,
-            portals: self.portals_of(assignment),
+            portals,
         });
         let target = Rc::new(TargetEntry {
             target: RefCell::new(target),
             volume: Rc::clone(volume),
             connections: RefCell::default(),
+            route: RefCell::default(),
+            serving: Cell::new(false),
         });
         self.0
             .targets
@@ -242,8 +266,22 @@ impl Service {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// The volume's copy has another role: hosts go where it is served now.
+    pub(crate) fn role_changed(&self, id: VolumeId) {
+        let targets = self.0.targets.borrow();
+        let target = targets.values().find(|target| target.volume.id() == id);
+        if let Some(target) = target.cloned() {
+            drop(targets);
+            target.follow_role();
+        }
+    }
+
     /// Time passed.
     pub(crate) fn tick(&self) {
+        let targets: Vec<_> = self.0.targets.borrow().values().cloned().collect();
+        for target in targets {
+            target.follow_role();
+        }
         let ticks = self.0.ticks.get().wrapping_add(1);
         self.0.ticks.set(ticks);
         if ticks.is_multiple_of(TICKS_PER_CONNECTION_TICK) {
@@ -282,6 +320,75 @@ impl Service {
 }
 
 impl TargetEntry {
+    /// Takes the way to the volume as assigned.
+    fn route_is(&self, route: Option<Route>) {
+        let alone = route.is_none();
+        self.route.replace(route);
+        if alone {
+            let mut target = self.target.borrow_mut();
+            target.set_entrance(Entrance::Open);
+            target.unit_mut().set_paths(Paths::default());
+        } else {
+            self.follow_role();
+            self.show(self.here());
+        }
+    }
+
+    fn here(&self) -> Here {
+        if self.serving.get() {
+            Here::Serving
+        } else {
+            Here::NotServing
+        }
+    }
+
+    /// Opens to hosts when the copy begins to serve, closes when it has stopped. A lease that is late
+    /// changes nothing: commands wait for it.
+    fn follow_role(&self) {
+        if self.route.borrow().is_none() {
+            return;
+        }
+        let (store, id) = (self.volume.store(), self.volume.id());
+        match store.may_serve(id) {
+            Serve::Yes if !self.serving.get() => {
+                // Another primary may have kept the reservations until now.
+                let machine = store.machine();
+                let Some(attributes) = machine.attributes(id) else {
+                    return warn!(volume = %id, "not served: {ATTRIBUTES_LOST}");
+                };
+                let taken = self.target.borrow_mut().unit_mut().take_over(attributes);
+                if let Err(error) = taken {
+                    return warn!(volume = %id, "not served: {error}");
+                }
+                self.serving.set(true);
+                self.show(Here::Serving);
+            }
+            Serve::No(_) if self.serving.get() => {
+                self.serving.set(false);
+                self.show(Here::NotServing);
+                let ends = self
+                    .route
+                    .borrow()
+                    .as_ref()
+                    .is_some_and(Route::ends_sessions);
+                // Without an answer: the host tries again what it waits for, behind the next login.
+                for conn in self.live().iter().filter(|_| ends) {
+                    conn.cut();
+                }
+            }
+            Serve::Yes | Serve::No(_) | Serve::Wait => {}
+        }
+    }
+
+    /// What hosts see of it.
+    fn show(&self, here: Here) {
+        if let Some(route) = &*self.route.borrow() {
+            let mut target = self.target.borrow_mut();
+            target.set_entrance(route.entrance(here));
+            target.unit_mut().set_paths(route.paths(here));
+        }
+    }
+
     fn live(&self) -> Vec<Rc<Conn>> {
         self.connections
             .borrow()
@@ -376,5 +483,12 @@ impl Inner {
 
     fn all(&self) -> Vec<Rc<Conn>> {
         self.connections.borrow().values().cloned().collect()
+    }
+}
+
+fn keeping(assignment: &Assignment) -> Keeping {
+    match assignment.role() {
+        Role::Alone => Keeping::Wanted,
+        Role::Primary | Role::Secondary => Keeping::All,
     }
 }

@@ -28,6 +28,7 @@ impl Shard {
                     Upcall::Propose(proposal) => shard.propose(store, proposal),
                     Upcall::RoleChanged(volume, role) => {
                         info!(%volume, %store, ?role, "the copy has another role");
+                        shard.service.role_changed(volume);
                         shard.report_soon.set(true);
                     }
                 }

@@ -1,6 +1,7 @@
 //! Golden bytes of the small reports.
 
 use super::{defects, log_page, luns, target_port_groups, task_functions};
+use crate::scsi::alua::Paths;
 use crate::scsi::cdb::{DefectForm, PortGroupFormat};
 
 #[test]
@@ -13,10 +14,10 @@ fn there_is_one_unit() {
 #[test]
 fn there_is_one_active_port() {
     let group = [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
-    let data = target_port_groups(PortGroupFormat::LengthOnly);
+    let data = target_port_groups(PortGroupFormat::LengthOnly, &Paths::default());
     assert_eq!(data[..4], [0, 0, 0, 12]);
     assert_eq!(data[4..], group);
-    let data = target_port_groups(PortGroupFormat::Extended);
+    let data = target_port_groups(PortGroupFormat::Extended, &Paths::default());
     assert_eq!(data[..8], [0, 0, 0, 16, 0x10, 0, 0, 0]);
     assert_eq!(data[8..], group);
 }

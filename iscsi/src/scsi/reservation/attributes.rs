@@ -1,23 +1,27 @@
-//! Reservations as the volume keeps them: a versioned blob, empty when nothing persists (APTPL).
+//! Reservations as the volume keeps them: a versioned blob, empty when nothing is kept.
 //!
-//! Layout, big endian: magic `HFPR`, version 1, reservation type (0 none), index of the holder,
+//! Layout, big endian: magic `HFPR`, version 1, reservation type (0 none) with the
+//! highest bit set when no host wants it to survive power loss (APTPL is zero), index of the holder,
 //! count of registrants; then each: key, target port, ISID, length of the name, name.
 
 use crate::scsi::limits::{ISCSI_NAME_BYTES_MAX, REGISTRANTS_MAX};
 use crate::scsi::nexus::{InitiatorPort, Nexus, TargetPort};
 use crate::scsi::reservation::kind::ReservationType;
 use crate::scsi::reservation::{Registrant, Reservation, Reservations};
-use crate::scsi::unit::AttributesError;
+use crate::scsi::unit::{AttributesError, Keeping};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 const MAGIC: [u8; 4] = *b"HFPR";
 const VERSION: u8 = 1;
+/// In the type: kept for the next node only.
+const NOT_PERSISTENT: u8 = 0x80;
 
 impl Reservations {
-    /// What survives a power loss.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        if !self.persistent || self.registrants.is_empty() {
+    /// What is kept.
+    pub(crate) fn encode(&self, keeping: Keeping) -> Vec<u8> {
+        let kept = self.persistent || keeping == Keeping::All;
+        if !kept || self.registrants.is_empty() {
             return Vec::new();
         }
         let (kind, holder) = match &self.reservation {
@@ -37,7 +41,8 @@ impl Reservations {
             }
         };
         let mut data = MAGIC.to_vec();
-        data.extend([VERSION, kind]);
+        let flag = if self.persistent { 0 } else { NOT_PERSISTENT };
+        data.extend([VERSION, kind | flag]);
         data.extend(
             u16::try_from(holder)
                 .expect("REGISTRANTS_MAX")
@@ -87,9 +92,10 @@ impl Reservations {
         if !reader.0.is_empty() {
             return Err(AttributesError("bytes behind the end"));
         }
-        let reservation = match kind {
+        let persistent = kind & NOT_PERSISTENT == 0;
+        let reservation = match kind & !NOT_PERSISTENT {
             0 => None,
-            _ => Some(Reservation {
+            kind => Some(Reservation {
                 kind: ReservationType::from_code(kind).ok_or(AttributesError("unknown type"))?,
                 holder: registrants
                     .get(holder)
@@ -102,7 +108,7 @@ impl Reservations {
             generation: 0,
             registrants,
             reservation,
-            persistent: true,
+            persistent,
             legacy: None,
         };
         reservations.check();

@@ -9,6 +9,7 @@ use crate::scsi::cdb::ReservationReport;
 use crate::scsi::limits::{ISCSI_NAME_BYTES_MAX, REGISTRANTS_MAX};
 use crate::scsi::nexus::{InitiatorPort, Nexus, NexusId, TARGET_PORT, TargetPort};
 use crate::scsi::sense::AdditionalSense;
+use crate::scsi::unit::Keeping;
 use holdfast_core::limits::ATTRIBUTES_BYTES_MAX;
 use std::format;
 use std::string::String;
@@ -567,14 +568,14 @@ fn parameter_lists_have_exact_lengths() {
 fn what_persists_is_what_was_kept() {
     for kind in ReservationType::ALL {
         let mut unit = reserved(kind);
-        assert!(unit.encode().is_empty()); // APTPL is zero.
+        assert!(unit.encode(Keeping::Wanted).is_empty()); // APTPL is zero.
         let given = Parameters {
             persistent: true,
             ..keys(0, 99)
         };
         let done = unit.out(&nexus("third"), OutAction::RegisterAndIgnore, None, &given);
         assert!(done.expect("room").save);
-        let blob = unit.encode();
+        let blob = unit.encode(Keeping::Wanted);
         let kept = Reservations::decode(&blob).expect("just written");
         assert_eq!(kept.registrants, unit.registrants);
         assert_eq!(kept.reservation, unit.reservation);
@@ -591,7 +592,21 @@ fn what_persists_is_what_was_kept() {
             &keys(0, 99),
         );
         assert!(done.expect("registered").save);
-        assert!(unit.encode().is_empty());
+        assert!(unit.encode(Keeping::Wanted).is_empty());
+    }
+}
+
+#[test]
+fn what_another_node_takes_over_is_everything() {
+    for kind in ReservationType::ALL {
+        let unit = reserved(kind);
+        let blob = unit.encode(Keeping::All);
+        let kept = Reservations::decode(&blob).expect("just written");
+        assert_eq!(kept.registrants, unit.registrants);
+        assert_eq!(kept.reservation, unit.reservation);
+        assert!(!kept.persistent); // No host asked for that.
+        assert!(kept.encode(Keeping::Wanted).is_empty());
+        assert_eq!(kept.encode(Keeping::All), blob);
     }
 }
 
@@ -610,7 +625,7 @@ fn a_full_set_of_registrants_fits_the_attributes() {
         let done = unit.out(&host, OutAction::RegisterAndIgnore, None, &given);
         assert!(done.is_ok());
     }
-    let blob = unit.encode();
+    let blob = unit.encode(Keeping::Wanted);
     assert!(blob.len() <= ATTRIBUTES_BYTES_MAX);
     assert!(Reservations::decode(&blob).is_ok());
 }
@@ -619,7 +634,7 @@ fn a_full_set_of_registrants_fits_the_attributes() {
 fn damaged_attributes_are_refused_or_sound() {
     let mut unit = reserved(T::WriteExclusive);
     unit.persistent = true;
-    let blob = unit.encode();
+    let blob = unit.encode(Keeping::Wanted);
     for at in 0..blob.len() {
         for bit in 0..8 {
             let mut damaged = blob.clone();

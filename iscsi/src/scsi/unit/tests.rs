@@ -1,8 +1,9 @@
 //! The unit as its sessions see it: unit attentions, fencing, LUNs, cut writes.
 
 mod fuzz;
+mod paths;
 
-use super::{Accepted, LogicalUnit, Reset, Started, UnitConfig};
+use super::{Accepted, Keeping, LogicalUnit, Reset, Started, UnitConfig};
 use crate::request::{BlockRequest, BlockResponse, ByteRange};
 use crate::scsi::cdb::Command;
 use crate::scsi::geometry::LogicalBlock;
@@ -20,6 +21,7 @@ fn unit_with(attributes: &[u8]) -> LogicalUnit {
         target_name: String::from("iqn.2026-11.io.holdfast:demo"),
         capacity_bytes: 1 << 30,
         block: LogicalBlock::Bytes512,
+        keeping: Keeping::Wanted,
     };
     LogicalUnit::new(config, attributes).expect("readable attributes")
 }

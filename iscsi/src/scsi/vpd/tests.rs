@@ -2,6 +2,7 @@
 
 use super::{PAGES, page};
 use crate::scsi::geometry::{Geometry, LogicalBlock};
+use crate::scsi::nexus::TARGET_PORT;
 use crate::scsi::sense::Sense;
 use holdfast_core::id::VolumeId;
 use std::vec::Vec;
@@ -12,7 +13,14 @@ const VOLUME: VolumeId = VolumeId([
 const TARGET: &str = "iqn.2026-11.io.holdfast:demo";
 
 fn read(code: u8, block: LogicalBlock) -> Vec<u8> {
-    page(code, VOLUME, TARGET, &Geometry::new(1 << 30, block)).expect("the page exists")
+    page(
+        code,
+        VOLUME,
+        TARGET,
+        TARGET_PORT,
+        &Geometry::new(1 << 30, block),
+    )
+    .expect("the page exists")
 }
 
 #[test]
@@ -23,7 +31,7 @@ fn the_list_is_complete_and_ascending() {
     );
     let geometry = Geometry::new(1 << 30, LogicalBlock::Bytes512);
     for code in 0..=0xFF {
-        let found = page(code, VOLUME, TARGET, &geometry);
+        let found = page(code, VOLUME, TARGET, TARGET_PORT, &geometry);
         if PAGES.contains(&code) {
             let data = found.expect("listed");
             assert_eq!(data[..2], [0, code]);

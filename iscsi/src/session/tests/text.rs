@@ -5,7 +5,8 @@ use crate::access::Credentials;
 use crate::pdu::RESERVED_TAG;
 use crate::pdu::login::{LoginResponse, Stage};
 use crate::pdu::text::{TextRequest, TextResponse};
-use crate::target::Announcement;
+use crate::scsi::nexus::TargetPort;
+use crate::target::{Announcement, TargetAddress};
 use crate::testing::lab::{INITIATOR_NAME, TARGET_NAME, login_header};
 use alloc::format;
 use alloc::string::String;
@@ -81,7 +82,12 @@ fn hidden_targets_are_not_told_and_portals_are_told_as_configured() {
     let only = |name: &str| Access::new(Vec::from([String::from(name)]), None, None).unwrap();
     let target = |name: &str, access: Access| Announcement {
         target_name: name.into(),
-        portals: Vec::from(["[fd00::1]:3260".into(), "10.0.0.1:3261".into()]),
+        portals: [("[fd00::1]:3260", 1), ("10.0.0.1:3261", 2)]
+            .map(|(address, group)| TargetAddress {
+                address: address.into(),
+                group: TargetPort(group),
+            })
+            .into(),
         access,
     };
     lab.announcements = Vec::from([
@@ -91,7 +97,7 @@ fn hidden_targets_are_not_told_and_portals_are_told_as_configured() {
     let host = discovery(&mut lab, "");
     assert_eq!(
         ask(&mut lab, host, "SendTargets=All\0"),
-        "TargetName=iqn.a:shown\0TargetAddress=[fd00::1]:3260,1\0TargetAddress=10.0.0.1:3261,1\0"
+        "TargetName=iqn.a:shown\0TargetAddress=[fd00::1]:3260,1\0TargetAddress=10.0.0.1:3261,2\0"
     );
 }
 
