@@ -225,6 +225,7 @@ impl Filling {
             .expect("the caller asked reads()");
         let stored = result.and_then(|payload| copy.stored(range).map(|stored| (payload, stored)));
         let Ok((payload, stored)) = stored else {
+            self.reading.remove(&fill);
             self.failed = true;
             return;
         };
@@ -234,6 +235,10 @@ impl Filling {
                 first: range.first.plus(u64::from(at)),
                 count: blocks,
             };
+            if at + blocks == range.count {
+                // Only with its last part has the whole range been sent.
+                self.reading.remove(&fill);
+            }
             let slice = payload.map(|payload| PayloadSlice {
                 payload,
                 first_block: at,
@@ -249,6 +254,7 @@ impl Filling {
             }
             at += blocks;
         }
+        self.reading.remove(&fill);
     }
 
     /// Something besides blocks is sent.

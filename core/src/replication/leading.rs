@@ -140,6 +140,7 @@ impl Leading {
             return;
         };
         self.begun = Some(reign.start);
+        self.committed = self.committed.max(scope.copy.info().committed);
         for at in 0..self.followers.len() {
             let follower = &mut self.followers[at];
             follower.since = scope.now;
@@ -473,7 +474,7 @@ impl Leading {
         let follower = &mut self.followers[at];
         follower.stops(scope.now, State::Adopting);
         follower.durable = Lsn(0);
-        follower.told = self.committed;
+        follower.told = Lsn(0);
         follower.next = cut.next();
         follower.filling = lack.map(|lack| {
             let listed = journal.since(lack.base);
