@@ -428,6 +428,30 @@ fn a_registry_that_holds_something_else_begins_the_thought_again() {
 }
 
 #[test]
+fn a_new_reign_commits_by_the_new_mode_from_its_first_record() {
+    let mut set = volume();
+    set.durability_was = Some(Durability::SyncQuorum);
+    let mut lab = Lab::new(set);
+    lab.hears_all();
+    lab.tell(Event::ServerDown(node(A)));
+    lab.obeys(C, 6, 11, 0);
+    lab.wait(FENCE_ANSWERS);
+    // Both modes are obeyed until then.
+    let few = Closed::TooFewAnswers {
+        answered: 1,
+        needed: 2,
+    };
+    assert_eq!(lab.coordinator.activity(), Activity::Closed(few));
+    lab.obeys(B, 6, 10, 0);
+    lab.wait(FENCE_ANSWERS);
+    let set = lab.committed();
+    assert_eq!(
+        (set.in_sync_stores(), set.durability_was),
+        ([C].to_vec(), None)
+    );
+}
+
+#[test]
 fn a_volume_of_one_copy_is_left_alone() {
     let mut set = VolumeSet::first(&[(A, node(A))], Durability::SyncAll, 1);
     set.replicas[0].created = true;
