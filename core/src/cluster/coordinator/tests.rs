@@ -422,8 +422,12 @@ fn a_registry_that_holds_something_else_begins_the_thought_again() {
     lab.tell(Event::ServerDown(node(A)));
     lab.obeys(B, 6, 10, 0);
     lab.obeys(C, 6, 10, 0);
+    lab.effects.clear();
+    lab.tell(Event::Committed(CommitId(0))); // Not this one.
+    assert_eq!(lab.coordinator.activity(), Activity::Registering);
     lab.tell(Event::Registered(wanted.clone()));
     assert_eq!(lab.coordinator.set(), &wanted);
+    assert!(!lab.effects.contains(&Effect::Note(Note::Raced)));
     assert_eq!(lab.coordinator.activity(), Activity::Watching);
 }
 

@@ -205,6 +205,17 @@ fn the_winner_has_every_committed_record() {
 }
 
 #[test]
+fn a_tie_is_the_old_primarys() {
+    for primary in [A, B, C] {
+        let mut set = set(&[A, B, C], Durability::SyncAll);
+        set.primary = primary;
+        let answers = [at(A, 1, 5), at(B, 1, 5), at(C, 1, 5)];
+        let elected = elect(&set, &answers, Wanted::default());
+        assert_eq!(elected, won(primary, &[A, B, C]));
+    }
+}
+
+#[test]
 fn wishes_are_followed_only_as_far_as_safe() {
     use Durability::{SyncAll, SyncQuorum};
     let prefer = |store| Wanted {

@@ -2,7 +2,7 @@
 
 use super::{A, B, C, Lab, node, volume};
 use crate::cluster::message::{Effect, Event, Proposal, ProposalId, ProposalRefusal};
-use crate::cluster::set::Durability;
+use crate::cluster::set::{Durability, Replica};
 use crate::id::StoreId;
 use crate::lsn::Epoch;
 use alloc::vec::Vec;
@@ -48,6 +48,32 @@ fn only_the_present_primary_may_change_the_present_set() {
         lab.tell(Event::Proposal(proposal));
         assert_eq!(answers(&mut lab), [Some(expected)], "{name}");
         assert_eq!(lab.coordinator.set(), &volume(), "{name}");
+    }
+}
+
+#[test]
+fn a_set_that_is_counted_has_three_members_at_most() {
+    const D: StoreId = StoreId([4; 16]);
+    for (durability, expected) in [
+        (Durability::SyncAll, None),
+        (Durability::SyncQuorum, Some(ProposalRefusal::Invalid)),
+    ] {
+        let mut set = volume();
+        set.durability = durability;
+        set.replicas.push(Replica {
+            store: D,
+            node: node(D),
+            in_sync: false,
+            created: true,
+            discard: false,
+        });
+        let mut lab = Lab::new(set);
+        lab.hears_all();
+        lab.tell(Event::Proposal(proposal(A, 5, 1, &[A, B, C, D])));
+        match expected {
+            None => assert_eq!(lab.committed().in_sync().count(), 4),
+            Some(refusal) => assert_eq!(answers(&mut lab), [Some(refusal)]),
+        }
     }
 }
 

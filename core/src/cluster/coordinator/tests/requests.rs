@@ -61,8 +61,11 @@ fn a_move_may_end_with_another_primary_and_says_so() {
 #[test]
 fn requests_that_cannot_be_are_refused_at_once() {
     use RequestRefusal::{
-        AnotherWon, Busy, LastCopy, NotInSync, TooMany, UnknownReplica, WrongDurability,
+        AnotherWon, Busy, LastCopy, NotInSync, TooMany, Unconfirmed, UnknownReplica,
+        WrongDurability,
     };
+    let mut changing = volume();
+    changing.durability_was = Some(Durability::BestEffort);
     let mut alone = volume();
     alone.set_in_sync(&[A]);
     let mut counted = volume();
@@ -70,7 +73,13 @@ fn requests_that_cannot_be_are_refused_at_once() {
     let mut two = volume();
     two.copies_wanted = 2;
     let quorum = Request::SetDurability(Durability::SyncQuorum);
-    let rows: [(&str, VolumeSet, Request, RequestRefusal); 9] = [
+    let rows: [(&str, VolumeSet, Request, RequestRefusal); 10] = [
+        (
+            "a second change of durability",
+            changing,
+            Request::SetDurability(Durability::SyncAll),
+            Unconfirmed,
+        ),
         (
             "move to a stranger",
             volume(),
