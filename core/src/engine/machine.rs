@@ -111,9 +111,9 @@ impl Engine {
             self.on_event(event, effects);
         }
         loop {
-            let events = core::mem::take(&mut self.queue);
             let mut inner = core::mem::take(&mut self.store_effects);
-            self.store.step_all(self.now, events, &mut inner);
+            self.store
+                .step_all(self.now, self.queue.drain(..), &mut inner);
             for effect in inner.drain(..) {
                 self.on_store_effect(effect, effects);
             }

@@ -97,7 +97,7 @@ impl<D: Disk> StoreDriver<D> {
             name,
             id: machine.id(),
             disk,
-            machine: RefCell::new(Engine::new(std::time::Duration::ZERO, machine)),
+            machine: RefCell::new(Engine::new(task::boot_time(), machine)),
             peers: Peers::new(hub),
             events: RefCell::default(),
             turn: Rc::clone(&turn),
