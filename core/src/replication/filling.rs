@@ -219,10 +219,7 @@ impl Filling {
         copy: &dyn OwnCopy,
         send: &mut Vec<Fill>,
     ) {
-        let range = self
-            .reading
-            .remove(&fill)
-            .expect("the caller asked reads()");
+        let range = self.reading[&fill]; // The caller asked reads().
         let stored = result.and_then(|payload| copy.stored(range).map(|stored| (payload, stored)));
         let Ok((payload, stored)) = stored else {
             self.reading.remove(&fill);
