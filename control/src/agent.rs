@@ -1,13 +1,21 @@
-//! The node agent: the listening end of the control link (`holdfast_core::link`).
+//! The node agent: the listening end of the control link (`holdfast_core::link`), and the node's end
+//! of the stream to the masters.
 //!
-//! It checks who connects, agrees on the version, frames messages and passes them to the master. One
-//! volume server at a time is served; a second one is told so and tries again. Each wait is bounded:
-//! a volume server that neither reports nor reads is cut off and may connect again. It decides
-//! nothing about volumes, and losing the link stops no host I/O.
+//! It checks who connects, agrees on the version, frames messages and passes them between the volume
+//! server and the leading master. One volume server at a time is served; a second one is told so and
+//! tries again. Each wait is bounded: a volume server that neither reports nor reads is cut off and may
+//! connect again. It decides nothing about volumes, and losing the link stops no host I/O. While no
+//! master is reachable it gives a restarted volume server its volumes with one copy again, from its
+//! cache; a copy among several waits for the masters.
+//!
+//! Modules: `hub` joins the two ends, `masters` finds the leader, `cache` keeps assignments.
+
+pub mod cache;
+mod hub;
+mod masters;
 
 use crate::convert;
 use crate::limits::{LINK_CONNECTIONS_MAX, LINK_QUEUE, LINK_SILENCE, LINK_STEP};
-use crate::master::{Handle, LinkEvent, Outgoing};
 use holdfast_core::link;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -41,9 +49,12 @@ pub enum LinkEnd {
     #[error("the volume server said or took nothing for {0} s")]
     Silent(u64),
     /// This process stops.
-    #[error("the master stops")]
+    #[error("the agent stops")]
     Stopping,
 }
+
+pub use hub::{Handle, Running, start};
+pub use masters::Identity;
 
 /// Binds the link's socket with mode 0600. A socket file that nobody listens on is replaced; any
 /// other file is left alone.
@@ -68,8 +79,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts volume servers until the master stops.
-pub async fn serve(listener: UnixListener, master: Handle) {
+/// Accepts volume servers until the agent stops.
+pub async fn serve(listener: UnixListener, agent: Handle) {
     let places = Arc::new(Semaphore::new(LINK_CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -77,13 +88,13 @@ pub async fn serve(listener: UnixListener, master: Handle) {
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = master.stopped() => return,
+            () = agent.stopped() => return,
         };
         match accepted {
             Ok((stream, _)) => {
-                let master = master.clone();
+                let agent = agent.clone();
                 tokio::spawn(async move {
-                    let end = converse(stream, master).await;
+                    let end = converse(stream, agent).await;
                     tracing::info!("control link: {end}");
                     drop(place);
                 });
@@ -98,14 +109,14 @@ pub async fn serve(listener: UnixListener, master: Handle) {
 }
 
 /// Speaks with one volume server until the link ends.
-pub async fn converse(stream: UnixStream, master: Handle) -> LinkEnd {
-    match attend(stream, &master).await {
+pub async fn converse(stream: UnixStream, agent: Handle) -> LinkEnd {
+    match attend(stream, &agent).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
 }
 
-async fn attend(stream: UnixStream, master: &Handle) -> Result<std::convert::Infallible, LinkEnd> {
+async fn attend(stream: UnixStream, agent: &Handle) -> Result<std::convert::Infallible, LinkEnd> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         return Err(LinkEnd::Stranger(peer));
@@ -121,10 +132,10 @@ async fn attend(stream: UnixStream, master: &Handle) -> Result<std::convert::Inf
         return Err(LinkEnd::Refused("the first message is not hello".into()));
     };
     let (orders, order_queue) = mpsc::channel(LINK_QUEUE);
-    let link = match introduce(hello, orders, master).await? {
+    let link = match introduce(hello, orders, agent).await? {
         Ok(link) => link,
         Err(reason) => {
-            send(&mut writer, &convert::refusal_to(reason.clone())).await?;
+            send(&mut writer, &refusal(reason.clone())).await?;
             return Err(LinkEnd::Refused(reason));
         }
     };
@@ -134,31 +145,29 @@ async fn attend(stream: UnixStream, master: &Handle) -> Result<std::convert::Inf
             message = timeout(LINK_SILENCE, reader.message()) => message,
             sent = &mut sending => break Err(sent.unwrap_or(LinkEnd::Stopping)),
         };
-        let event = match message {
+        let message = match message {
             Err(_) => break Err(LinkEnd::Silent(LINK_SILENCE.as_secs())),
             Ok(Err(end)) => break Err(end),
-            Ok(Ok(message)) => event_of(message),
+            Ok(Ok(message)) => message,
         };
-        match event {
-            Ok(event) => {
-                if master.link(link, event).await.is_err() {
-                    break Err(LinkEnd::Stopping);
-                }
-            }
-            Err(end) => break Err(end),
+        if let Err(reason) = check(&message) {
+            break Err(LinkEnd::Refused(reason));
+        }
+        if agent.link_message(link, message).await.is_err() {
+            break Err(LinkEnd::Stopping);
         }
     };
     sending.abort();
-    // When the master is gone there is nobody to tell.
-    let _ = master.link(link, LinkEvent::Down).await;
+    // When the agent is gone there is nobody to tell.
+    let _ = agent.link_down(link).await;
     result
 }
 
-/// Checks the version and asks the master to take the link.
+/// Checks the version and asks the agent to take the link.
 async fn introduce(
     hello: link::Hello,
-    orders: mpsc::Sender<Outgoing>,
-    master: &Handle,
+    orders: mpsc::Sender<link::Message>,
+    agent: &Handle,
 ) -> Result<Result<u64, String>, LinkEnd> {
     if !(hello.version_min..=hello.version_max).contains(&link::VERSION) {
         return Ok(Err(format!(
@@ -169,35 +178,35 @@ async fn introduce(
             hello.version_max
         )));
     }
-    let (server, report) = match convert::hello_from(hello) {
-        Ok(parts) => parts,
-        Err(refusal) => return Ok(Err(refusal.message)),
-    };
-    let answer = master.link_up(server, report, orders).await;
+    if let Err(refusal) = convert::hello_from(hello.clone()) {
+        return Ok(Err(refusal.message));
+    }
+    let answer = agent.link_up(hello, orders).await;
     answer.map_err(|_| LinkEnd::Stopping)
 }
 
-fn event_of(message: link::Message) -> Result<LinkEvent, LinkEnd> {
-    match message.body {
-        Some(link::Body::Report(report)) => {
-            let report = convert::report_from(report);
-            report
-                .map(LinkEvent::Report)
-                .map_err(|refusal| LinkEnd::Refused(refusal.message))
-        }
-        Some(link::Body::Reply(reply)) => {
-            let answer = convert::answer_from(reply);
-            Ok(LinkEvent::Reply(message.request_id, answer))
-        }
-        _ => Err(LinkEnd::Refused(
-            "a message that only the agent sends, or an unknown one".into(),
-        )),
+/// Whether a volume server may send that.
+fn check(message: &link::Message) -> Result<(), String> {
+    match convert::link_event_from(message.clone()) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refusal.message),
     }
 }
 
-async fn send_all(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>) -> LinkEnd {
+fn refusal(reason: String) -> link::Message {
+    let welcome = link::Welcome {
+        refused: reason,
+        ..link::Welcome::default()
+    };
+    link::Message {
+        request_id: 0,
+        body: Some(link::Body::Welcome(welcome)),
+    }
+}
+
+async fn send_all(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<link::Message>) -> LinkEnd {
     while let Some(message) = queue.recv().await {
-        if let Err(end) = send(&mut writer, &message.0).await {
+        if let Err(end) = send(&mut writer, &message).await {
             return end;
         }
     }

@@ -10,6 +10,7 @@ mod store;
 use crate::access::{Access, AccessError, Chap, Secret};
 
 use crate::name::VolumeName;
+use crate::registry::{Durability, Paths, Policy};
 use crate::size::Size;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -69,9 +70,12 @@ pub enum VolumeCommand {
         /// Its size, a multiple of 4KiB: 10GiB, 10G (the same), 10TB.
         #[arg(long)]
         size: Size,
-        /// Store to place it on; chosen by free space when left out.
+        /// Store of the primary; chosen by free space when left out.
         #[arg(long, value_name = "UUID")]
         store_id: Option<StoreId>,
+        /// How many copies, and how they are kept.
+        #[command(flatten)]
+        policy: PolicyOptions,
         /// Who may log in.
         #[command(flatten)]
         access: AccessOptions,
@@ -93,6 +97,25 @@ pub enum VolumeCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Make another in-sync copy the primary, in order; hosts wait less than a second.
+    MovePrimary {
+        /// The volume's name.
+        name: VolumeName,
+        /// Name or id of the node.
+        #[arg(long, value_name = "NODE")]
+        to: String,
+    },
+    /// Last resort: make a copy the primary although it may lack acknowledged writes.
+    ForcePromote {
+        /// The volume's name.
+        name: VolumeName,
+        /// Name or id of the node with that copy. All other copies are discarded.
+        #[arg(long, value_name = "NODE")]
+        node: String,
+        /// Yes, writes that hosts were told are durable may be lost.
+        #[arg(long, required = true)]
+        accept_data_loss: bool,
+    },
     /// Replace who may log in; without options: everybody.
     Access {
         /// The volume's name.
@@ -101,6 +124,24 @@ pub enum VolumeCommand {
         #[command(flatten)]
         access: AccessOptions,
     },
+}
+
+/// How many copies, and how they are kept.
+#[derive(Args, Debug)]
+pub struct PolicyOptions {
+    /// Copies, each on another node: 1 to 3.
+    #[arg(long, value_name = "COPIES", default_value_t = 1)]
+    pub rf: u8,
+    /// When a write is acknowledged: sync_all (durable on every in-sync copy), sync_quorum (on two of
+    /// three), best_effort (on the primary only: the loss of its node may lose acknowledged writes).
+    #[arg(long, value_name = "MODE", default_value = "sync_all")]
+    pub durability: Durability,
+    /// How hosts find the primary: redirect (the other nodes send logins on) or multipath (ALUA).
+    #[arg(long, value_name = "PATHS", default_value = "redirect")]
+    pub paths: Paths,
+    /// Take fewer copies when there are too few nodes.
+    #[arg(long)]
+    pub allow_degraded: bool,
 }
 
 /// Who may log in.
@@ -249,17 +290,21 @@ fn volume(cli: &Cli, command: &VolumeCommand) -> Result<(), Failure> {
             name,
             size,
             store_id,
+            policy,
             access,
         } => {
             let access = access.read()?;
             let given = Some(access).filter(|access| !access.is_open());
-            let volume = connect()?.create_volume(name, *size, *store_id, given.as_ref())?;
+            let mut client = connect()?;
+            let volume = client.create_volume(name, *size, *store_id, policy, given.as_ref())?;
+            warn(&volume.may_lose);
             print_text(&render::volume(&volume, cli.json))
         }
         VolumeCommand::List => print_text(&render::volumes(&connect()?.list_volumes()?, cli.json)),
         VolumeCommand::Status { name } => {
             let volume = connect()?.get_volume(name)?;
             print_text(&render::volume(&volume, cli.json))?;
+            warn(&volume.may_lose);
             if volume.reason.is_empty() {
                 return Ok(());
             }
@@ -278,6 +323,18 @@ fn volume(cli: &Cli, command: &VolumeCommand) -> Result<(), Failure> {
                 reply.reason
             );
             Err(Failure::with(Exit::Unavailable, message))
+        }
+        VolumeCommand::MovePrimary { name, to } => {
+            let volume = connect()?.move_primary(name, to)?;
+            print_text(&render::volume(&volume, cli.json))
+        }
+        VolumeCommand::ForcePromote {
+            name,
+            node,
+            accept_data_loss,
+        } => {
+            let volume = connect()?.force_promote(name, node, *accept_data_loss)?;
+            print_text(&render::volume(&volume, cli.json))
         }
         VolumeCommand::Access { name, access } => {
             let access = access.read()?;
@@ -309,6 +366,16 @@ fn confirm_delete(name: &VolumeName, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::with(Exit::Error, "not deleted"))
+}
+
+impl PolicyOptions {
+    fn policy(&self) -> Policy {
+        Policy {
+            rf: self.rf,
+            durability: self.durability,
+            paths: self.paths,
+        }
+    }
 }
 
 impl AccessOptions {
@@ -358,6 +425,14 @@ fn read_chap(user: Option<&String>, file: Option<&Path>) -> Result<Option<Chap>,
 
 fn refused(error: AccessError) -> Failure {
     Failure::with(Exit::Usage, error.to_string())
+}
+
+/// Says on standard error what may be lost.
+fn warn(may_lose: &str) {
+    if !may_lose.is_empty() {
+        // Nobody is left to be told when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "holdfast: warning: {may_lose}");
+    }
 }
 
 fn print_text(text: &str) -> Result<(), Failure> {

@@ -12,6 +12,9 @@ pub const STORES_WAIT: Duration = Duration::from_secs(20);
 /// How long deleting a volume, or changing its access, may take before the caller is told.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(20);
 
+/// Time between two looks at the reigns of replicated volumes; the coordinator wants it so.
+pub const REIGN_TICK: Duration = Duration::from_millis(100);
+
 /// Time between two looks of the reconciler when nothing happens.
 pub const TICK: Duration = Duration::from_millis(250);
 
@@ -27,9 +30,10 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Orders on the link without a reply at most.
 pub const ORDERS_IN_FLIGHT_MAX: usize = 32;
 
-/// Messages queued towards the volume server; more than the orders in flight, so it never fills
-/// while the peer reads.
-pub const LINK_QUEUE: usize = 64;
+/// Messages queued between a master and an agent, and between an agent and its volume server. More
+/// than the orders in flight with a report for each, so it never fills while the peer reads; fences of
+/// a failover that find no room are sent again.
+pub const LINK_QUEUE: usize = 256;
 
 /// A volume server reports once a second; silent for so long it is taken for hung and cut off.
 pub const LINK_SILENCE: Duration = Duration::from_secs(15);
@@ -39,6 +43,25 @@ pub const LINK_STEP: Duration = Duration::from_secs(5);
 
 /// Connections on the link socket at the same time, the refused ones included.
 pub const LINK_CONNECTIONS_MAX: usize = 8;
+
+/// Time between two signs of life of an agent.
+pub const BEAT: Duration = Duration::from_millis(500);
+
+/// A volume server that runs connects within this after its agent started: its longest wait between
+/// two attempts is 2 s.
+pub const SERVER_WAIT: Duration = Duration::from_secs(3);
+
+/// Without a master for so long after a volume server connected, the agent uses its cache.
+pub const RECALL_WAIT: Duration = Duration::from_secs(2);
+
+/// Time to reach a master and to be welcomed by it.
+pub const JOIN_WAIT: Duration = Duration::from_secs(3);
+
+/// First wait before the next master is tried; doubled up to [`MASTER_BACKOFF_MAX`].
+pub const MASTER_BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait before the next master is tried.
+pub const MASTER_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Requests queued towards the master.
 pub const MASTER_QUEUE: usize = 256;

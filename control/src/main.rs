@@ -1,11 +1,12 @@
-//! `holdfast-control`: the node agent and the embedded single master.
+//! `holdfast-control`: the node agent and, where configured, a master.
 //!
 //! Stops on SIGTERM and SIGINT; hosts go on without it. Exits with 1 when the registry fails: the
 //! next start checks the whole file.
 
 use clap::Parser;
+use holdfast_control::master::Lead;
 use holdfast_control::registry::database::{Identities, Registry};
-use holdfast_control::{agent, master, service};
+use holdfast_control::{agent, limits, master, service};
 use holdfast_core::id::{ClusterId, NodeId};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -16,11 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
-/// Node agent and embedded single master of Holdfast.
+/// Node agent and master of Holdfast.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// Directory of the registry; made with mode 0700 when it is missing.
+    /// Directory of the node's identity and, on a master, of the registry; made with mode 0700 when it
+    /// is missing.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Address of the gRPC interface. Calls are neither encrypted nor authenticated: keep it on
@@ -30,6 +32,18 @@ struct Options {
     /// Path of the Unix socket for the volume server.
     #[arg(long, value_name = "SOCKET_PATH")]
     link: PathBuf,
+    /// Masters to join, separated by commas; without them this process is the only master.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    masters: Vec<String>,
+    /// Be a master too; so it is also when --masters is left out.
+    #[arg(long)]
+    master: bool,
+    /// Name of this node; the host's when left out.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Failure domain: no two copies of a volume go to the same zone.
+    #[arg(long, value_name = "ZONE", default_value = "")]
+    zone: String,
 }
 
 fn main() -> ExitCode {
@@ -59,24 +73,32 @@ fn run(options: Options) -> Result<(), String> {
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
     let result = runtime.block_on(serve(options));
     // A commit that was cut off gets this long; the registry is consistent either way.
-    runtime.shutdown_timeout(holdfast_control::limits::SHUTDOWN_WAIT);
+    runtime.shutdown_timeout(limits::SHUTDOWN_WAIT);
     result
 }
 
-async fn serve(options: Options) -> Result<(), String> {
+/// The registry, when this process is a master, and the node's identity.
+fn open(options: &Options) -> Result<(Option<master::Master>, Lead, agent::cache::Cache), String> {
+    let text = |error: holdfast_control::registry::database::StorageError| error.to_string();
+    let known = agent::cache::peek(&options.data).map_err(text)?;
     let fresh = Identities {
         cluster: Some(ClusterId(*uuid::Uuid::new_v4().as_bytes())),
-        node: NodeId(*uuid::Uuid::new_v4().as_bytes()),
+        node: known.unwrap_or(NodeId(*uuid::Uuid::new_v4().as_bytes())),
     };
-    let opened = Registry::open(&options.data, fresh).map_err(|error| error.to_string())?;
-    let (registry, state) = opened;
-    tracing::info!(cluster = %state.cluster, node = %state.node, volumes = state.volumes.len(), "registry open");
-    let host_name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let started = master::Master::start(registry, state, host_name);
-    let (master, handle) = started.map_err(|error| error.to_string())?;
+    if !options.master && !options.masters.is_empty() {
+        let cache = agent::cache::Cache::open(&options.data, fresh.node).map_err(text)?;
+        return Ok((None, Lead::Elsewhere(String::new()), cache));
+    }
+    let (registry, state) = Registry::open(&options.data, fresh).map_err(text)?;
+    tracing::info!(cluster = %state.cluster, volumes = state.volumes.len(), "registry open");
+    let cache = agent::cache::Cache::open(&options.data, state.node).map_err(text)?;
+    let (master, handle) = master::Master::start(registry, state).map_err(text)?;
+    Ok((Some(master), Lead::Here(handle), cache))
+}
+
+async fn serve(options: Options) -> Result<(), String> {
+    let (master, lead, cache) = open(&options)?;
+    tracing::info!(node = %cache.node(), "this node");
     let listener = agent::bind(&options.link)
         .map_err(|error| format!("cannot listen on {}: {error}", options.link.display()))?;
     let incoming = TcpIncoming::bind(options.listen)
@@ -91,8 +113,11 @@ async fn serve(options: Options) -> Result<(), String> {
     }
     let (stop, stopping) = watch::channel(false);
     watch_signals(stop.clone())?;
-    let agent = tokio::spawn(agent::serve(listener, handle.clone()));
-    let grpc = tokio::spawn(service::serve(incoming, handle, stopped(stopping.clone())));
+    let (leader, leader_seen) = watch::channel(String::new());
+    let (lead_sender, lead) = watch::channel(lead);
+    let agent = agent::start(cache, identity(&options), targets(&options), leader);
+    let links = tokio::spawn(agent::serve(listener, agent.handle.clone()));
+    let grpc = tokio::spawn(service::serve(incoming, lead, stopped(stopping.clone())));
     tracing::info!(
         "gRPC on {}, control link on {}",
         options.listen,
@@ -100,21 +125,70 @@ async fn serve(options: Options) -> Result<(), String> {
     );
     tell(sd_notify::NotifyState::Ready);
     let heartbeat = sd_notify::watchdog_enabled().map(|patience| tokio::spawn(beat(patience)));
-    let result = master.run(stopped(stopping)).await;
+    let result = match master {
+        Some(master) => master.run(stopped(stopping)).await,
+        None => {
+            tokio::select! {
+                () = stopped(stopping) => {}
+                () = tell_leader(leader_seen, lead_sender) => {}
+            }
+            Ok(())
+        }
+    };
+    // Either a signal or a storage error: nobody is left to decide, so all stop.
+    stop.send_replace(true);
     tell(sd_notify::NotifyState::Stopping);
     if let Some(heartbeat) = heartbeat {
         heartbeat.abort();
     }
-    // Either a signal or a storage error: nobody is left to decide, so all stop.
-    stop.send_replace(true);
     let grpc = grpc.await.map_err(|error| error.to_string())?;
-    agent.abort();
+    links.abort();
+    drop(agent);
     // Only a name; a later start replaces it too.
     let _ = std::fs::remove_file(&options.link);
     result.map_err(|error| format!("the registry failed, the process stops: {error}"))?;
     grpc.map_err(|error| format!("gRPC: {error}"))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn identity(options: &Options) -> agent::Identity {
+    let host_name = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    agent::Identity {
+        name: options.node_name.clone().unwrap_or_else(host_name),
+        zone: options.zone.clone(),
+    }
+}
+
+/// Where the agent looks for the leader: the given masters, or this process.
+fn targets(options: &Options) -> Vec<String> {
+    if !options.masters.is_empty() {
+        return options.masters.clone();
+    }
+    let mut own = options.listen;
+    if own.ip().is_unspecified() {
+        own.set_ip(match own {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    vec![format!("http://{own}")]
+}
+
+/// Callers that come here are sent on to the leader that the agent found.
+async fn tell_leader(mut seen: watch::Receiver<String>, lead: watch::Sender<Lead>) {
+    loop {
+        let leader = seen.borrow_and_update().clone();
+        lead.send_replace(Lead::Elsewhere(leader));
+        if seen.changed().await.is_err() {
+            std::future::pending::<()>().await; // The agent is gone: the process is about to stop.
+        }
+    }
 }
 
 /// Tells the service manager that the one thread of this process turns.

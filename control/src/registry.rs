@@ -5,17 +5,33 @@
 //! after deletion: tombstones stay. Names of living volumes are unique. Epochs never go down.
 
 pub mod database;
+mod policy;
 pub(crate) mod record;
 
 use crate::access::Access;
 use crate::limits::{TOMBSTONES_MAX, VOLUMES_MAX};
 use crate::name::VolumeName;
-use crate::placement::{self, StoreSpace};
+use crate::placement::{self, StoreSpace, Wish};
 use crate::size::Size;
 use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
 use holdfast_core::limits::{BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
 use holdfast_core::lsn::Epoch;
 use std::collections::BTreeMap;
+
+pub use policy::{Durability, Paths, Policy, PolicyError};
+
+/// A copy of a volume. Which node it is on follows from its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Store that holds it.
+    pub store: StoreId,
+    /// It has every acknowledged write.
+    pub in_sync: bool,
+    /// A volume server confirmed that it exists. Until then, and only then, it may be created.
+    pub created: bool,
+    /// What the store holds of it must go before it is created again: it may have diverged.
+    pub discard: bool,
+}
 
 /// A volume as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +44,22 @@ pub struct Volume {
     pub size_bytes: u64,
     /// The reign under which it is served.
     pub epoch: Epoch,
-    /// Store that holds the copy.
-    pub store: StoreId,
+    /// Version of the in-sync set within the reign.
+    pub set_version: u64,
+    /// The copy that serves hosts; one of `replicas`.
+    pub primary: StoreId,
+    /// Its copies, each on another node.
+    pub replicas: Vec<Replica>,
+    /// Stores with a copy that is no longer wanted: to be removed there.
+    pub retired: Vec<StoreId>,
+    /// How it is kept and reached.
+    pub policy: Policy,
+    /// The durability before, until the primary has confirmed that it commits by the new one.
+    pub durability_was: Option<Durability>,
     /// Who may log in.
     pub access: Access,
     /// Grows with each change; tells an assignment from the one before.
     pub revision: u64,
-    /// A volume server confirmed that it exists. Until then, and only then, it may be created.
-    pub created: bool,
     /// It is to be removed.
     pub deleting: bool,
 }
@@ -51,7 +75,7 @@ pub struct Tombstone {
     pub at_ms: u64,
 }
 
-/// A store that was seen on this node.
+/// A store that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// This incarnation.
@@ -69,8 +93,16 @@ pub struct Store {
 pub struct Node {
     /// Identity.
     pub id: NodeId,
-    /// Host name.
+    /// Name for people, by default the host's.
     pub name: String,
+    /// Failure domain: no two copies of a volume go to the same zone. Empty: a zone of its own.
+    pub zone: String,
+    /// Where its volume server listened for peers when last seen, `ADDR:PORT`.
+    pub peer_address: String,
+    /// Its iSCSI portals when last seen.
+    pub portals: Vec<String>,
+    /// It gets no new copies.
+    pub cordoned: bool,
 }
 
 /// One line of the audit.
@@ -114,6 +146,8 @@ pub enum RefusalKind {
     Precondition,
     /// No store has room.
     NoSpace,
+    /// Too few nodes for the copies wanted.
+    TooFew,
     /// Not now.
     Unavailable,
     /// Not before the stores are open.
@@ -139,8 +173,12 @@ pub struct NewVolume {
     pub size_bytes: u64,
     /// Who may log in; `None`: anybody, and an existing volume keeps what it has.
     pub access: Option<Access>,
-    /// The store; `None`: chosen.
+    /// The store of the primary; `None`: chosen.
     pub store: Option<StoreId>,
+    /// How it is kept and reached.
+    pub policy: Policy,
+    /// Fewer copies than wanted are better than none.
+    pub allow_degraded: bool,
 }
 
 /// Answer to [`State::create`].
@@ -149,7 +187,7 @@ pub enum Creation {
     /// It was there.
     Existing(VolumeId),
     /// To be stored.
-    Fresh(Volume),
+    Fresh(Box<Volume>),
 }
 
 /// Everything in the registry.
@@ -179,6 +217,37 @@ impl Refusal {
     }
 }
 
+impl Volume {
+    /// The copy on `store`.
+    pub fn replica(&self, store: StoreId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.store == store)
+    }
+
+    /// Whether it is kept in several copies, now or as soon as it can be.
+    pub fn is_shared(&self) -> bool {
+        self.policy.rf > 1 || self.replicas.len() > 1
+    }
+
+    /// Whether every copy exists.
+    pub fn is_created(&self) -> bool {
+        self.replicas.iter().all(|replica| replica.created)
+    }
+
+    /// The copies that take part in the reign. Those of a new volume do so from the start: all are
+    /// empty, so all are equal.
+    pub fn members(&self) -> impl Iterator<Item = &Replica> {
+        let takes_part =
+            |replica: &&Replica| !replica.discard && (replica.created || replica.in_sync);
+        self.replicas.iter().filter(takes_part)
+    }
+
+    /// The in-sync set.
+    pub fn in_sync(&self) -> impl Iterator<Item = StoreId> {
+        let members = self.replicas.iter().filter(|replica| replica.in_sync);
+        members.map(|replica| replica.store)
+    }
+}
+
 impl State {
     /// A registry without anything.
     pub fn empty(cluster: ClusterId, node: NodeId) -> State {
@@ -204,8 +273,49 @@ impl State {
 
     /// Sum of the sizes promised on a store.
     pub fn promised_bytes(&self, store: StoreId) -> u64 {
-        let placed = self.volumes.values().filter(|volume| volume.store == store);
+        let placed = self
+            .volumes
+            .values()
+            .filter(|volume| volume.replica(store).is_some());
         placed.fold(0, |sum, volume| sum.saturating_add(volume.size_bytes))
+    }
+
+    /// How many volumes are served from a store.
+    pub fn primaries(&self, store: StoreId) -> usize {
+        let served = self
+            .volumes
+            .values()
+            .filter(|volume| volume.primary == store);
+        served.count()
+    }
+
+    /// The node that a store was last seen on.
+    pub fn node_of(&self, store: StoreId) -> Option<NodeId> {
+        self.stores.get(&store).map(|store| store.node)
+    }
+
+    /// The node's name, for messages.
+    pub fn node_name(&self, node: NodeId) -> String {
+        self.nodes
+            .get(&node)
+            .map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+
+    /// The node of that name or id.
+    pub fn node(&self, text: &str) -> Result<NodeId, Refusal> {
+        let is_named = |node: &&Node| node.name == text || node.id.to_string() == text;
+        let found: Vec<_> = self.nodes.values().filter(is_named).collect();
+        match found.as_slice() {
+            [node] => Ok(node.id),
+            [] => {
+                let message = format!("no node '{text}'; `holdfast node list` shows them");
+                Err(Refusal::with(RefusalKind::NotFound, message))
+            }
+            _ => {
+                let message = format!("several nodes are named '{text}'; give the id");
+                Err(Refusal::with(RefusalKind::Invalid, message))
+            }
+        }
     }
 
     /// Decides about a new volume, which gets `id` when there is none of that name.
@@ -216,6 +326,8 @@ impl State {
         id: VolumeId,
     ) -> Result<Creation, Refusal> {
         check_size(request.size_bytes)?;
+        let illegal = |error: PolicyError| Refusal::with(RefusalKind::Invalid, error.to_string());
+        request.policy.check().map_err(illegal)?;
         if let Ok(existing) = self.volume(&request.name) {
             return same_volume(existing, request).map(Creation::Existing);
         }
@@ -225,18 +337,34 @@ impl State {
         }
         assert!(!self.tombstones.contains_key(&id)); // Ids are random; a repeat is a broken source.
         assert!(!self.volumes.contains_key(&id));
-        let store = placement::choose(stores, request.size_bytes, request.store)?;
-        Ok(Creation::Fresh(Volume {
+        let wish = Wish {
+            bytes: request.size_bytes,
+            primary: request.store,
+            policy: request.policy,
+            allow_degraded: request.allow_degraded,
+        };
+        let chosen = placement::choose(stores, &wish)?;
+        let replica = |&store: &StoreId| Replica {
+            store,
+            in_sync: true, // All are empty, so all are equal.
+            created: false,
+            discard: false,
+        };
+        Ok(Creation::Fresh(Box::new(Volume {
             id,
             name: request.name.clone(),
             size_bytes: request.size_bytes,
             epoch: Epoch(1),
-            store,
+            set_version: 1,
+            primary: chosen[0],
+            replicas: chosen.iter().map(replica).collect(),
+            retired: Vec::new(),
+            policy: request.policy,
+            durability_was: None,
             access: request.access.clone().unwrap_or_default(),
             revision: 1,
-            created: false,
             deleting: false,
-        }))
+        })))
     }
 
     /// Decides about other access; `None` when it is so already.
@@ -268,20 +396,34 @@ impl State {
         }))
     }
 
-    /// A volume server has the volume: from now on a missing one is a loss, not a new one.
-    pub fn confirm_created(&self, id: VolumeId) -> Option<Volume> {
-        let volume = self.volumes.get(&id).filter(|volume| !volume.created)?;
-        Some(Volume {
-            created: true,
-            ..volume.clone()
-        })
+    /// A volume server has the copy: from now on a missing one is a loss, not a new one.
+    pub fn confirm_created(&self, id: VolumeId, store: StoreId) -> Option<Volume> {
+        let mut volume = self.volumes.get(&id)?.clone();
+        let mut replicas = volume.replicas.iter_mut();
+        let fresh = replicas.find(|replica| replica.store == store && !replica.created)?;
+        fresh.created = true;
+        fresh.discard = false;
+        // No new revision: what the volume servers were told is still all there is to tell.
+        Some(volume)
     }
 
-    /// A volume that is being deleted is gone. Nothing when it was not being deleted.
-    pub fn confirm_removed(&self, id: VolumeId, at_ms: u64) -> Vec<Change> {
-        let Some(volume) = self.volumes.get(&id).filter(|volume| volume.deleting) else {
+    /// A copy that is not wanted is gone. The volume is buried with its last one. Nothing when the
+    /// copy is wanted.
+    pub fn confirm_removed(&self, id: VolumeId, store: StoreId, at_ms: u64) -> Vec<Change> {
+        let Some(volume) = self.volumes.get(&id) else {
             return Vec::new();
         };
+        let mut left = volume.clone();
+        left.retired.retain(|retired| *retired != store);
+        if volume.deleting {
+            left.replicas.retain(|replica| replica.store != store);
+        }
+        if left == *volume {
+            return Vec::new();
+        }
+        if !left.replicas.is_empty() || !left.retired.is_empty() {
+            return vec![Change::PutVolume(left)];
+        }
         let forget = self
             .oldest_tombstone_over_limit()
             .map(Change::ForgetTombstone);
@@ -316,7 +458,8 @@ impl State {
             Change::PutVolume(volume) => {
                 let before = self.volumes.insert(volume.id, volume.clone());
                 if let Some(before) = before {
-                    assert!(before.epoch <= volume.epoch);
+                    let reign = |volume: &Volume| (volume.epoch, volume.set_version);
+                    assert!(reign(&before) <= reign(volume));
                     assert!(before.name == volume.name);
                 }
             }
@@ -366,8 +509,10 @@ fn same_volume(existing: &Volume, request: &NewVolume) -> Result<VolumeId, Refus
         format!(
             "volume '{name}' exists with {is}, not {asked}; choose another name or delete it first"
         )
-    } else if request.store.is_some_and(|store| store != existing.store) {
-        let store = existing.store;
+    } else if request.policy != existing.policy {
+        format!("volume '{name}' exists with {}", existing.policy)
+    } else if request.store.is_some_and(|store| store != existing.primary) {
+        let store = existing.primary;
         format!(
             "volume '{name}' exists on store {store}; leave --store-id out or choose another name"
         )

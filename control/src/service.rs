@@ -2,9 +2,11 @@
 //!
 //! Waiting is bounded; when the time is over the change stays registered and the answer says so.
 
+mod agents;
+
 use crate::convert::{self, status_to};
 use crate::limits::{CHANGE_WAIT, CREATE_WAIT, SHUTDOWN_WAIT, STORES_WAIT};
-use crate::master::{Caller, Handle};
+use crate::master::{Caller, Handle, Lead};
 use crate::name::VolumeName;
 use crate::proto::{self, control_server};
 use crate::reconcile::Condition;
@@ -13,6 +15,7 @@ use crate::view::{View, VolumeView};
 use holdfast_core::id::VolumeId;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -26,17 +29,20 @@ pub const ACTOR_KEY: &str = "x-actor";
 /// Characters of a caller's name or request id that are kept.
 const CALLER_CHARS_MAX: usize = 64;
 
-/// Answers requests through a master.
+/// Metadata key of the leader's URL in the answer of a process that does not lead.
+pub const LEADER_KEY: &str = "x-leader";
+
+/// Answers requests through the leading master.
 #[allow(missing_debug_implementations)]
 pub struct Service {
-    master: Handle,
+    lead: watch::Receiver<Lead>,
 }
 
 /// Serves gRPC and its health service on `incoming` until `stop`; calls under way get
 /// [`SHUTDOWN_WAIT`].
 pub async fn serve(
     incoming: TcpIncoming,
-    master: Handle,
+    lead: watch::Receiver<Lead>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -52,7 +58,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .max_concurrent_streams(64)
         .add_service(health_service)
-        .add_service(Server::new(Service { master }))
+        .add_service(agents::service(lead.clone()))
+        .add_service(Server::new(Service { lead }))
         .serve_with_incoming_shutdown(incoming, stop);
     let overdue = async move {
         if stopped.wait_for(|stopping| *stopping).await.is_ok() {
@@ -77,7 +84,7 @@ impl control_server::Control for Service {
         let request = convert::new_volume_from(request.into_inner());
         let request = request.map_err(|refusal| status_to(&refusal))?;
         let name = request.name.clone();
-        let id = self.place(request, &caller).await;
+        let id = self.place(request, &caller).await?;
         let id = id.map_err(|refusal| status_to(&refusal))?;
         let settled = |seen: Option<&VolumeView>| {
             seen.is_none_or(|seen| {
@@ -92,11 +99,11 @@ impl control_server::Control for Service {
             )));
         };
         if seen.status.condition == Condition::Serving {
-            return Ok(Response::new(convert::volume_to(&view, seen)));
+            return Ok(Response::new(convert::volume_to(seen)));
         }
-        if seen.status.no_space && !seen.volume.created {
+        if seen.status.no_space && !seen.volume.is_created() {
             // Nothing was made; a registered volume that can never be would only be in the way.
-            let undone = self.master.delete(name, caller).await;
+            let undone = self.master()?.delete(name, caller).await;
             undone.map_err(|refusal| status_to(&refusal))?;
             return Err(Status::resource_exhausted(seen.status.reason.clone()));
         }
@@ -107,7 +114,7 @@ impl control_server::Control for Service {
         &self,
         _: Request<proto::ListVolumesRequest>,
     ) -> Result<Response<proto::ListVolumesReply>, Status> {
-        let view = self.view();
+        let view = self.view()?;
         Ok(Response::new(convert::volumes_to(&view)))
     }
 
@@ -116,14 +123,14 @@ impl control_server::Control for Service {
         request: Request<proto::GetVolumeRequest>,
     ) -> Result<Response<proto::Volume>, Status> {
         let name = name(&request.into_inner().name)?;
-        let view = self.view();
+        let view = self.view()?;
         let seen = view.volumes.iter().find(|seen| seen.volume.name == name);
         let seen = seen.ok_or_else(|| {
             Status::not_found(format!(
                 "no volume '{name}'; `holdfast volume list` shows those that exist"
             ))
         })?;
-        Ok(Response::new(convert::volume_to(&view, seen)))
+        Ok(Response::new(convert::volume_to(seen)))
     }
 
     async fn delete_volume(
@@ -132,7 +139,7 @@ impl control_server::Control for Service {
     ) -> Result<Response<proto::DeleteVolumeReply>, Status> {
         let caller = caller(&request);
         let name = name(&request.into_inner().name)?;
-        let id = self.master.delete(name, caller).await;
+        let id = self.master()?.delete(name, caller).await;
         let id = id.map_err(|refusal| status_to(&refusal))?;
         let view = self.wait(id, CHANGE_WAIT, |seen| seen.is_none()).await?;
         let left = find(&view, id);
@@ -151,12 +158,15 @@ impl control_server::Control for Service {
         let name = name(&request.name)?;
         let access = convert::access_from(request.access.unwrap_or_default());
         let access = access.map_err(|refusal| status_to(&refusal))?;
-        let id = self.master.set_access(name.clone(), access, caller).await;
+        let id = self
+            .master()?
+            .set_access(name.clone(), access, caller)
+            .await;
         let id = id.map_err(|refusal| status_to(&refusal))?;
         let settled = |seen: Option<&VolumeView>| seen.is_none_or(|seen| seen.status.current);
         let view = self.wait(id, CHANGE_WAIT, settled).await?;
         match find(&view, id) {
-            Some(seen) if seen.status.current => Ok(Response::new(convert::volume_to(&view, seen))),
+            Some(seen) if seen.status.current => Ok(Response::new(convert::volume_to(seen))),
             Some(seen) => Err(not_in_time(&name, "keeps its new access registered", seen)),
             None => Err(Status::aborted(format!(
                 "volume '{name}' was deleted meanwhile"
@@ -164,18 +174,52 @@ impl control_server::Control for Service {
         }
     }
 
+    async fn move_primary(
+        &self,
+        request: Request<proto::MovePrimaryRequest>,
+    ) -> Result<Response<proto::Volume>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let name = name(&request.name)?;
+        let asked = self
+            .master()?
+            .move_primary(name.clone(), request.node, caller)
+            .await;
+        self.wait_for_reign(&name, asked).await
+    }
+
+    async fn force_promote(
+        &self,
+        request: Request<proto::ForcePromoteRequest>,
+    ) -> Result<Response<proto::Volume>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let name = name(&request.name)?;
+        if !request.accept_data_loss {
+            return Err(Status::invalid_argument(
+                "force-promote may lose acknowledged writes; accept_data_loss must be set",
+            ));
+        }
+        let asked = self
+            .master()?
+            .force_promote(name.clone(), request.node, caller)
+            .await;
+        self.wait_for_reign(&name, asked).await
+    }
+
     async fn list_nodes(
         &self,
         _: Request<proto::ListNodesRequest>,
     ) -> Result<Response<proto::ListNodesReply>, Status> {
-        Ok(Response::new(convert::nodes_to(&self.view())))
+        let view = self.view()?;
+        Ok(Response::new(convert::nodes_to(&view)))
     }
 
     async fn list_events(
         &self,
         _: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsReply>, Status> {
-        let view = self.view();
+        let view = self.view()?;
         let events = view.events.iter().map(|event| convert::event_to(event));
         Ok(Response::new(proto::ListEventsReply {
             events: events.collect(),
@@ -184,28 +228,64 @@ impl control_server::Control for Service {
 }
 
 impl Service {
+    /// The leading master, if it is here.
+    fn master(&self) -> Result<Handle, Status> {
+        match &*self.lead.borrow() {
+            Lead::Here(master) => Ok(master.clone()),
+            Lead::Elsewhere(leader) => Err(elsewhere(leader)),
+        }
+    }
+
     /// Registers a volume; waits, at most [`STORES_WAIT`], while its store cannot be chosen because
     /// some are still being opened.
-    async fn place(&self, request: NewVolume, caller: &Caller) -> Result<VolumeId, Refusal> {
-        let mut views = self.master.view();
+    async fn place(
+        &self,
+        request: NewVolume,
+        caller: &Caller,
+    ) -> Result<Result<VolumeId, Refusal>, Status> {
+        let master = self.master()?;
+        let mut views = master.view();
         let until = Instant::now() + STORES_WAIT;
         loop {
-            let placed = self.master.create(request.clone(), caller.clone()).await;
+            let placed = master.create(request.clone(), caller.clone()).await;
             match &placed {
                 Err(refusal) if refusal.kind == RefusalKind::Opening => {
                     let opened = views.wait_for(|view| view.stores_opening == 0);
                     // The time is over, or the master gone: the refusal says enough.
                     let Ok(Ok(_)) = timeout_at(until, opened).await else {
-                        return placed;
+                        return Ok(placed);
                     };
                 }
-                _ => return placed,
+                _ => return Ok(placed),
             }
         }
     }
 
-    fn view(&self) -> Arc<View> {
-        Arc::clone(&self.master.view().borrow())
+    fn view(&self) -> Result<Arc<View>, Status> {
+        Ok(Arc::clone(&self.master()?.view().borrow()))
+    }
+
+    /// Waits until the volume is served by the primary that is registered now.
+    async fn wait_for_reign(
+        &self,
+        name: &VolumeName,
+        asked: Result<VolumeId, Refusal>,
+    ) -> Result<Response<proto::Volume>, Status> {
+        let id = asked.map_err(|refusal| status_to(&refusal))?;
+        let serves = |seen: &VolumeView| seen.status.condition == Condition::Serving;
+        let settled = |seen: Option<&VolumeView>| seen.is_none_or(serves);
+        let view = self.wait(id, CHANGE_WAIT, settled).await?;
+        match find(&view, id) {
+            Some(seen) if serves(seen) => Ok(Response::new(convert::volume_to(seen))),
+            Some(seen) => Err(not_in_time(
+                name,
+                "has its new primary registered and serves",
+                seen,
+            )),
+            None => Err(Status::aborted(format!(
+                "volume '{name}' was deleted meanwhile"
+            ))),
+        }
     }
 
     /// Waits until `settled` says so of the volume, at most `wait`; returns the newest view.
@@ -215,14 +295,26 @@ impl Service {
         wait: Duration,
         settled: impl Fn(Option<&VolumeView>) -> bool,
     ) -> Result<Arc<View>, Status> {
-        let mut views = self.master.view();
+        let mut views = self.master()?.view();
         let found = timeout(wait, views.wait_for(|view| settled(find(view, id)))).await;
         match found {
             Ok(Ok(view)) => Ok(Arc::clone(&view)),
             Ok(Err(_)) => Err(Status::unavailable("the control process is stopping")),
-            Err(_) => Ok(self.view()),
+            Err(_) => self.view(),
         }
     }
+}
+
+/// The answer of a process that does not lead.
+fn elsewhere(leader: &str) -> Status {
+    if leader.is_empty() {
+        return Status::unavailable("no master leads at present; try again");
+    }
+    let mut status = Status::unavailable(format!("not the leading master; it is {leader}"));
+    if let Ok(url) = leader.parse() {
+        status.metadata_mut().insert(LEADER_KEY, url);
+    }
+    status
 }
 
 fn find(view: &View, id: VolumeId) -> Option<&VolumeView> {

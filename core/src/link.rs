@@ -287,6 +287,10 @@ pub struct Propose {
     /// The primary's copy, 16 bytes.
     #[prost(bytes = "vec", tag = "6")]
     pub store_id: Vec<u8>,
+    /// The durability by which the primary commits alone, once every member of its set has everything
+    /// committed: 1 more than the [`Durability`]; 0: not said.
+    #[prost(int32, tag = "7")]
+    pub settled: i32,
 }
 
 /// The masters' answer to [`Propose`]: what is registered now.

@@ -1,11 +1,12 @@
 //! Agent and master against a scripted volume server at the other end of a socket pair.
 
-use super::converse;
-use crate::limits::LINK_QUEUE;
-use crate::master::{Caller, Handle, Master};
+use super::cache::Cache;
+use super::{Identity, converse};
+use crate::limits::ORDERS_IN_FLIGHT_MAX;
+use crate::master::{Caller, Handle, Lead, Master};
 use crate::reconcile::Condition;
 use crate::registry::database::{Identities, Registry};
-use crate::registry::{NewVolume, RefusalKind};
+use crate::registry::{NewVolume, Policy, RefusalKind};
 use crate::view::View;
 use holdfast_core::id::{ClusterId, NodeId, VolumeId};
 use holdfast_core::link::{self, Body, Message};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tonic::transport::server::TcpIncoming;
 
 /// Long enough for a loaded machine; a test that waits so long fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +27,8 @@ const STORE: [u8; 16] = [7; 16];
 /// A master with its registry in a directory of its own.
 pub(crate) struct Control {
     pub(crate) handle: Handle,
+    pub(crate) url: String,
+    agent: super::Running,
     directory: PathBuf,
     stop: watch::Sender<bool>,
     running: tokio::task::JoinHandle<()>,
@@ -42,8 +46,24 @@ impl Control {
             node: NodeId([2; 16]),
         };
         let (registry, state) = Registry::open(&directory, fresh).expect("opened");
-        let (master, handle) = Master::start(registry, state, "n".into()).expect("started");
+        // Another one for each start: the agent before closes its file in its own time.
+        let cache = directory.join(format!("agent-{}", uuid::Uuid::new_v4()));
+        let cache = Cache::open(&cache, state.node).expect("opened");
+        let (master, handle) = Master::start(registry, state).expect("started");
         let (stop, mut stopping) = watch::channel(false);
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let incoming = TcpIncoming::bind(any).expect("bound");
+        let url = format!("http://{}", incoming.local_addr().expect("bound"));
+        let (_, lead) = watch::channel(Lead::Here(handle.clone()));
+        let (leader, _) = watch::channel(String::new());
+        let ended = handle.clone();
+        let grpc = crate::service::serve(incoming, lead, async move { ended.stopped().await });
+        tokio::spawn(grpc);
+        let identity = Identity {
+            name: "n".into(),
+            zone: String::new(),
+        };
+        let agent = super::start(cache, identity, vec![url.clone()], leader);
         let running = tokio::spawn(async move {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
@@ -52,6 +72,8 @@ impl Control {
         });
         Control {
             handle,
+            url,
+            agent,
             directory,
             stop,
             running,
@@ -70,12 +92,26 @@ impl Control {
         std::fs::remove_dir_all(&self.directory).expect("ours");
     }
 
+    /// An agent of another node that joins this master.
+    pub(crate) fn join(&self, byte: u8) -> super::Running {
+        let cache = self.directory.join(format!("agent-{byte}"));
+        let cache = Cache::open(&cache, NodeId([byte; 16])).expect("opened");
+        let identity = Identity {
+            name: format!("n{byte}"),
+            zone: String::new(),
+        };
+        let (leader, _) = watch::channel(String::new());
+        super::start(cache, identity, vec![self.url.clone()], leader)
+    }
+
     async fn create(&self, name: &str) -> VolumeId {
         let request = NewVolume {
             name: name.parse().expect("a name"),
             size_bytes: 1 << 30,
             access: None,
             store: None,
+            policy: Policy::default(),
+            allow_degraded: false,
         };
         self.handle
             .create(request, caller())
@@ -99,7 +135,7 @@ impl Control {
     }
 }
 
-fn caller() -> Caller {
+pub(crate) fn caller() -> Caller {
     Caller {
         who: "test".into(),
         request_id: "1".into(),
@@ -115,14 +151,29 @@ pub(crate) struct Server {
 impl Server {
     /// Connects without a word.
     fn silent(control: &Control) -> (Server, tokio::task::JoinHandle<String>) {
+        Server::silent_at(&control.agent)
+    }
+
+    fn silent_at(agent: &super::Running) -> (Server, tokio::task::JoinHandle<String>) {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let handle = control.handle.clone();
-        let link = tokio::spawn(async move { converse(theirs, handle).await.to_string() });
+        let agent = agent.handle.clone();
+        let link = tokio::spawn(async move { converse(theirs, agent).await.to_string() });
         let server = Server {
             stream: ours,
             bytes: Vec::new(),
         };
         (server, link)
+    }
+
+    /// Connects to an agent and is welcomed.
+    pub(crate) async fn connect_to(agent: &super::Running, hello: link::Hello) -> Server {
+        let (mut server, _) = Server::silent_at(agent);
+        server.send(0, Body::Hello(hello)).await;
+        match server.receive().await.body {
+            Some(Body::Welcome(welcome)) => assert_eq!(welcome.version, link::VERSION),
+            _ => panic!("no welcome"),
+        }
+        server
     }
 
     /// Connects and is welcomed.
@@ -133,6 +184,8 @@ impl Server {
             Some(Body::Welcome(welcome)) => assert_eq!(welcome.version, link::VERSION),
             _ => panic!("no welcome"),
         }
+        let known = |view: &View| view.nodes.iter().any(|node| node.server.is_some());
+        control.until(known).await;
         server
     }
 
@@ -145,7 +198,7 @@ impl Server {
         self.stream.write_all(&bytes).await.expect("open");
     }
 
-    async fn receive(&mut self) -> Message {
+    pub(crate) async fn receive(&mut self) -> Message {
         loop {
             if let Some((message, used)) = link::decode(&self.bytes).expect("well framed") {
                 self.bytes.drain(..used);
@@ -213,6 +266,7 @@ pub(crate) fn report(volumes: &[(VolumeId, u64)]) -> link::Report {
         volume_id: id.0.to_vec(),
         store_id: STORE.to_vec(),
         epoch,
+        serving: true,
         size_bytes: 1 << 30,
         ..Default::default()
     };
@@ -252,7 +306,7 @@ async fn a_lost_reply_is_made_up_for_after_the_reconnect() {
     let id = control.create("a").await;
     let (_, first) = server.assignment().await;
     drop(server); // It was created, and the reply was lost.
-    control.until(|view| view.server.is_none()).await;
+    control.until(|view| view.nodes[0].server.is_none()).await;
     let mut server = Server::connect(&control, &[]).await;
     let (request, second) = server.assignment().await;
     assert!(first == second); // Secrets have no Debug.
@@ -269,7 +323,9 @@ async fn a_confirmed_volume_is_not_created_again_even_after_a_restart_of_the_con
     let id = control.create("a").await;
     let (request, _) = server.assignment().await;
     server.reply(request, link::ReplyCode::Ok).await;
-    control.until(|view| view.volumes[0].volume.created).await;
+    control
+        .until(|view| view.volumes[0].volume.is_created())
+        .await;
     drop(server);
     let control = control.restart().await;
     let mut server = Server::connect(&control, &[]).await;
@@ -320,7 +376,7 @@ async fn a_deleted_volume_is_buried_and_its_ghost_removed() {
         .expect_err("gone");
     assert_eq!(twice.kind, RefusalKind::NotFound);
     drop(server);
-    control.until(|view| view.server.is_none()).await;
+    control.until(|view| view.nodes[0].server.is_none()).await;
     let mut server = Server::connect(&control, &[(id, 0)]).await;
     server.removal().await;
     control.end().await;
@@ -384,7 +440,7 @@ async fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
 async fn many_orders_pass_in_turn() {
     let control = Control::start();
     let mut server = Server::connect(&control, &[]).await;
-    let count = LINK_QUEUE + 10;
+    let count = 2 * ORDERS_IN_FLIGHT_MAX + 10;
     for index in 0..count {
         control.create(&format!("v{index}")).await;
     }
@@ -392,7 +448,13 @@ async fn many_orders_pass_in_turn() {
         let (request, _) = server.assignment().await;
         server.reply(request, link::ReplyCode::Ok).await;
     }
-    let all = |view: &View| view.volumes.iter().filter(|v| v.volume.created).count() == count;
+    let all = |view: &View| {
+        view.volumes
+            .iter()
+            .filter(|v| v.volume.is_created())
+            .count()
+            == count
+    };
     control.until(all).await;
     control.end().await;
 }

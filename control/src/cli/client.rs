@@ -1,13 +1,13 @@
 //! The command line's end of gRPC: one call, with a deadline, and its errors as [`Failure`]s.
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, PolicyOptions};
 use crate::access::Access;
 use crate::convert::access_to;
 use crate::limits::{CHANGE_WAIT, CREATE_WAIT, STORES_WAIT};
 use crate::name::VolumeName;
 use crate::proto::control_client::ControlClient;
 use crate::proto::{self, Volume};
-use crate::service::{ACTOR_KEY, REQUEST_ID_KEY};
+use crate::service::{ACTOR_KEY, LEADER_KEY, REQUEST_ID_KEY};
 use crate::size::Size;
 use holdfast_core::id::StoreId;
 use std::time::Duration;
@@ -20,6 +20,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Time for a question, and on top of the server's own limits for a change.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Referrals to the leader that are followed.
+const REFERRALS_MAX: usize = 3;
 
 /// A connection to a control process.
 pub(super) struct Client {
@@ -35,22 +38,10 @@ impl Client {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| Failure::with(Exit::Error, error.to_string()))?;
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| {
-            let message = format!("'{url}' is no URL like http://127.0.0.1:9480: {error}");
-            Failure::with(Exit::Usage, message)
-        })?;
-        let endpoint = endpoint.connect_timeout(CONNECT);
-        let channel = runtime.block_on(endpoint.connect()).map_err(|error| {
-            let message = format!(
-                "cannot reach the control process at {url}: {}; is holdfast-control running, and is \
-                 --control right?",
-                innermost(&error)
-            );
-            Failure::with(Exit::Unavailable, message)
-        })?;
+        let service = connect(&runtime, url)?;
         Ok(Client {
             runtime,
-            service: ControlClient::new(channel),
+            service,
             url: url.to_owned(),
         })
     }
@@ -60,42 +51,45 @@ impl Client {
         name: &VolumeName,
         size: Size,
         store: Option<StoreId>,
+        options: &PolicyOptions,
         access: Option<&Access>,
     ) -> Result<Volume, Failure> {
+        let policy = options.policy();
+        policy
+            .check()
+            .map_err(|error| Failure::with(Exit::Usage, error.to_string()))?;
         let message = proto::CreateVolumeRequest {
             name: name.to_string(),
             size_bytes: size.0,
             access: access.map(access_to),
             store_id: store.map_or_else(String::new, |store| store.to_string()),
+            rf: u32::from(policy.rf),
+            durability: policy.durability.to_string(),
+            paths: policy.paths.to_string(),
+            allow_degraded: options.allow_degraded,
         };
-        let call = self
-            .service
-            .create_volume(request(message, STORES_WAIT + CREATE_WAIT + ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            message,
+            STORES_WAIT + CREATE_WAIT + ANSWER,
+            |mut service, request| async move { service.create_volume(request).await },
+        )
     }
 
     pub(super) fn list_volumes(&mut self) -> Result<proto::ListVolumesReply, Failure> {
-        let call = self
-            .service
-            .list_volumes(request(proto::ListVolumesRequest {}, ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            proto::ListVolumesRequest {},
+            ANSWER,
+            |mut service, request| async move { service.list_volumes(request).await },
+        )
     }
 
     pub(super) fn get_volume(&mut self, name: &VolumeName) -> Result<Volume, Failure> {
         let message = proto::GetVolumeRequest {
             name: name.to_string(),
         };
-        let call = self.service.get_volume(request(message, ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(message, ANSWER, |mut service, request| async move {
+            service.get_volume(request).await
+        })
     }
 
     pub(super) fn delete_volume(
@@ -105,13 +99,11 @@ impl Client {
         let message = proto::DeleteVolumeRequest {
             name: name.to_string(),
         };
-        let call = self
-            .service
-            .delete_volume(request(message, CHANGE_WAIT + ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |mut service, request| async move { service.delete_volume(request).await },
+        )
     }
 
     pub(super) fn set_access(
@@ -123,33 +115,85 @@ impl Client {
             name: name.to_string(),
             access: Some(access_to(access)),
         };
-        let call = self
-            .service
-            .set_volume_access(request(message, CHANGE_WAIT + ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |mut service, request| async move { service.set_volume_access(request).await },
+        )
     }
 
     pub(super) fn list_nodes(&mut self) -> Result<proto::ListNodesReply, Failure> {
-        let call = self
-            .service
-            .list_nodes(request(proto::ListNodesRequest {}, ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            proto::ListNodesRequest {},
+            ANSWER,
+            |mut service, request| async move { service.list_nodes(request).await },
+        )
     }
 
     pub(super) fn list_events(&mut self) -> Result<proto::ListEventsReply, Failure> {
-        let call = self
-            .service
-            .list_events(request(proto::ListEventsRequest {}, ANSWER));
-        self.runtime
-            .block_on(call)
-            .map(Response::into_inner)
-            .map_err(|status| self.failure(&status))
+        self.call(
+            proto::ListEventsRequest {},
+            ANSWER,
+            |mut service, request| async move { service.list_events(request).await },
+        )
+    }
+
+    pub(super) fn move_primary(&mut self, name: &VolumeName, to: &str) -> Result<Volume, Failure> {
+        let message = proto::MovePrimaryRequest {
+            name: name.to_string(),
+            node: to.to_owned(),
+        };
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |mut service, request| async move { service.move_primary(request).await },
+        )
+    }
+
+    pub(super) fn force_promote(
+        &mut self,
+        name: &VolumeName,
+        node: &str,
+        accept_data_loss: bool,
+    ) -> Result<Volume, Failure> {
+        let message = proto::ForcePromoteRequest {
+            name: name.to_string(),
+            node: node.to_owned(),
+            accept_data_loss,
+        };
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |mut service, request| async move { service.force_promote(request).await },
+        )
+    }
+
+    /// One call; a process that does not lead names the one that does, which is asked then.
+    fn call<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
+        &mut self,
+        message: Q,
+        deadline: Duration,
+        call: impl Fn(ControlClient<Channel>, Request<Q>) -> F,
+    ) -> Result<A, Failure> {
+        let mut referrals = 0;
+        loop {
+            let asked = request(message.clone(), deadline);
+            let answer = self.runtime.block_on(call(self.service.clone(), asked));
+            let status = match answer {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => status,
+            };
+            let leader = status.metadata().get(LEADER_KEY);
+            let leader = leader.and_then(|url| url.to_str().ok()).map(str::to_owned);
+            match leader {
+                Some(leader) if referrals < REFERRALS_MAX => {
+                    referrals += 1;
+                    self.service = connect(&self.runtime, &leader)?;
+                    self.url = leader;
+                }
+                _ => return Err(self.failure(&status)),
+            }
+        }
     }
 
     fn failure(&self, status: &Status) -> Failure {
@@ -164,6 +208,26 @@ impl Client {
         };
         Failure::with(exit, message)
     }
+}
+
+fn connect(
+    runtime: &tokio::runtime::Runtime,
+    url: &str,
+) -> Result<ControlClient<Channel>, Failure> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| {
+        let message = format!("'{url}' is no URL like http://127.0.0.1:9480: {error}");
+        Failure::with(Exit::Usage, message)
+    })?;
+    let endpoint = endpoint.connect_timeout(CONNECT);
+    let channel = runtime.block_on(endpoint.connect()).map_err(|error| {
+        let message = format!(
+            "cannot reach the control process at {url}: {}; is holdfast-control running, and is \
+                 --control right?",
+            innermost(&error)
+        );
+        Failure::with(Exit::Unavailable, message)
+    })?;
+    Ok(ControlClient::new(channel))
 }
 
 /// The exit code for an answer of the control process.

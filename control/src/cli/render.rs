@@ -24,6 +24,32 @@ struct VolumeJson<'a> {
     initiators: &'a [String],
     chap_user: &'a str,
     mutual_user: &'a str,
+    rf: u32,
+    durability: &'a str,
+    paths: &'a str,
+    set_version: u64,
+    primary_node: &'a str,
+    replicas: Vec<ReplicaJson<'a>>,
+    may_lose: &'a str,
+    degraded: &'a str,
+}
+
+#[derive(Serialize)]
+struct ReplicaJson<'a> {
+    node: &'a str,
+    node_id: &'a str,
+    store_id: &'a str,
+    role: &'a str,
+    in_sync: bool,
+    state: &'a str,
+    reason: &'a str,
+    durable_lsn: u64,
+    committed_lsn: u64,
+    lag: u64,
+    resync_done_bytes: u64,
+    resync_total_bytes: u64,
+    resync_bytes_per_second: u64,
+    resync_eta_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -53,6 +79,14 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
     if !volume.reason.is_empty() {
         lines.push(("reason", volume.reason.clone()));
     }
+    for (name, text) in [
+        ("degraded", &volume.degraded),
+        ("may lose", &volume.may_lose),
+    ] {
+        if !text.is_empty() {
+            lines.push((name, text.clone()));
+        }
+    }
     lines.extend([
         ("size", Size(volume.size_bytes).to_string()),
         ("used", Size(volume.used_bytes).rounded()),
@@ -64,7 +98,55 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
         ("store", volume.store_id.clone()),
         ("epoch", volume.epoch.to_string()),
     ]);
+    if volume.rf > 1 {
+        lines.extend([
+            ("copies", format!("{} wanted", volume.rf)),
+            ("durability", volume.durability.clone()),
+            ("paths", volume.paths.clone()),
+            ("primary", volume.primary_node.clone()),
+        ]);
+        return fields(&lines) + &copies(volume);
+    }
     fields(&lines)
+}
+
+/// The copies of a volume.
+fn copies(volume: &proto::Volume) -> String {
+    let rows = volume.replicas.iter().map(|copy| {
+        vec![
+            copy.node.clone(),
+            copy.role.clone(),
+            if copy.in_sync { "yes" } else { "no" }.to_owned(),
+            copy.state.clone(),
+            copy.lag.to_string(),
+            resync(copy),
+            copy.store_id.clone(),
+            copy.reason.clone(),
+        ]
+    });
+    let head = [
+        "NODE", "ROLE", "IN-SYNC", "STATE", "LAG", "RESYNC", "STORE", "REASON",
+    ];
+    table(&head, rows.collect())
+}
+
+/// How far the resync of a copy is; empty when there is none.
+fn resync(copy: &proto::Replica) -> String {
+    if copy.resync_total_bytes == 0 {
+        return String::new();
+    }
+    let size = |bytes| Size(bytes).rounded();
+    let (done, total) = (copy.resync_done_bytes, copy.resync_total_bytes);
+    let rate = size(copy.resync_bytes_per_second);
+    let eta = eta_seconds(copy).map_or_else(String::new, |eta| format!(", {eta} s left"));
+    format!("{} of {}, {rate}/s{eta}", size(done), size(total))
+}
+
+fn eta_seconds(copy: &proto::Replica) -> Option<u64> {
+    let left = copy
+        .resync_total_bytes
+        .checked_sub(copy.resync_done_bytes)?;
+    left.checked_div(copy.resync_bytes_per_second)
 }
 
 /// All volumes.
@@ -119,6 +201,10 @@ pub(super) fn nodes(reply: &proto::ListNodesReply, as_json: bool) -> String {
             ("state", node_state(node).to_owned()),
             ("portals", node.portals.join(" ")),
         ]));
+        let more = [("zone", &node.zone), ("peers", &node.peer_address)];
+        for (name, value) in more.into_iter().filter(|(_, value)| !value.is_empty()) {
+            text.push_str(&fields(&[(name, value.clone())]));
+        }
         if !node.unknown_volumes.is_empty() {
             let unknown = node.unknown_volumes.join(" ");
             text.push_str(&fields(&[("unknown volumes", unknown)]));
@@ -220,6 +306,33 @@ fn volume_json(volume: &proto::Volume) -> VolumeJson<'_> {
         initiators: &volume.initiators,
         chap_user: &volume.chap_user,
         mutual_user: &volume.mutual_user,
+        rf: volume.rf,
+        durability: &volume.durability,
+        paths: &volume.paths,
+        set_version: volume.set_version,
+        primary_node: &volume.primary_node,
+        replicas: volume.replicas.iter().map(replica_json).collect(),
+        may_lose: &volume.may_lose,
+        degraded: &volume.degraded,
+    }
+}
+
+fn replica_json(copy: &proto::Replica) -> ReplicaJson<'_> {
+    ReplicaJson {
+        node: &copy.node,
+        node_id: &copy.node_id,
+        store_id: &copy.store_id,
+        role: &copy.role,
+        in_sync: copy.in_sync,
+        state: &copy.state,
+        reason: &copy.reason,
+        durable_lsn: copy.durable_lsn,
+        committed_lsn: copy.committed_lsn,
+        lag: copy.lag,
+        resync_done_bytes: copy.resync_done_bytes,
+        resync_total_bytes: copy.resync_total_bytes,
+        resync_bytes_per_second: copy.resync_bytes_per_second,
+        resync_eta_seconds: eta_seconds(copy),
     }
 }
 
@@ -243,6 +356,10 @@ fn node_json(reply: &proto::ListNodesReply, node: &proto::Node) -> Value {
         "cluster_id": reply.cluster_id,
         "volume_server_pid": node.volume_server_pid,
         "portals": node.portals,
+        "agent": if node.agent_connected { "heard" } else { "silent" },
+        "zone": node.zone,
+        "peer_address": node.peer_address,
+        "cordoned": node.cordoned,
         "stores": stores.collect::<Vec<_>>(),
         "unknown_volumes": node.unknown_volumes,
     })
@@ -259,7 +376,11 @@ fn state(volume: &proto::Volume) -> &'static str {
 }
 
 fn node_state(node: &proto::Node) -> &'static str {
-    if node.connected { "online" } else { "offline" }
+    match (node.connected, node.cordoned) {
+        (false, _) => "offline",
+        (true, true) => "cordoned",
+        (true, false) => "online",
+    }
 }
 
 fn store_state(store: &proto::Store) -> &'static str {

@@ -108,6 +108,12 @@ fn check(change: &Change, state: &State) -> Result<(), String> {
                 "epoch {asked} of volume {id} is below the present {is}"
             ));
         }
+        if asked == is && volume.set_version < before.set_version {
+            return Err(format!(
+                "set {} of volume {id} is below the present {}",
+                volume.set_version, before.set_version
+            ));
+        }
         if before.name != volume.name {
             return Err(format!("volume {id} keeps the name '{}'", before.name));
         }

@@ -188,6 +188,10 @@ fn node(name: &str) -> Node {
     Node {
         id: NodeId(id),
         name: name.into(),
+        zone: String::new(),
+        peer_address: String::new(),
+        portals: vec![],
+        cordoned: false,
     }
 }
 

@@ -117,7 +117,7 @@ impl Registry {
         if exists {
             check_mode(&path, 0o077, 0o600)?;
         } else {
-            create_file(directory, &path, fresh)?;
+            create_file(directory, &path, |database| initialise(database, fresh))?;
         }
         let database = redb::Builder::new()
             .set_check_integrity_on_open(true)
@@ -313,9 +313,13 @@ impl Registry {
     }
 }
 
-/// Makes a complete registry under another name and then gives it its name, so that a crash leaves
+/// Makes a complete database under another name and then gives it its name, so that a crash leaves
 /// either none or a whole one.
-fn create_file(directory: &Path, path: &Path, fresh: Identities) -> Result<(), StorageError> {
+pub(crate) fn create_file(
+    directory: &Path,
+    path: &Path,
+    initialise: impl FnOnce(&Database) -> Result<(), redb::Error>,
+) -> Result<(), StorageError> {
     let unfinished = path.with_extension("unfinished");
     let file_handle = OpenOptions::new()
         .read(true)
@@ -330,7 +334,7 @@ fn create_file(directory: &Path, path: &Path, fresh: Identities) -> Result<(), S
     let database = redb::Builder::new()
         .create_with_backend(backend)
         .map_err(|source| failed(&unfinished, source))?;
-    initialise(&database, fresh).map_err(|source| StorageError::Database {
+    initialise(&database).map_err(|source| StorageError::Database {
         path: unfinished.display().to_string(),
         source,
     })?;
@@ -363,7 +367,7 @@ fn initialise(database: &Database, fresh: Identities) -> Result<(), redb::Error>
     Ok(())
 }
 
-fn prepare_directory(directory: &Path) -> Result<(), StorageError> {
+pub(crate) fn prepare_directory(directory: &Path) -> Result<(), StorageError> {
     let exists = directory
         .try_exists()
         .map_err(|source| file(directory, source))?;
@@ -388,7 +392,7 @@ fn prepare_directory(directory: &Path) -> Result<(), StorageError> {
         .map_err(|source| file(directory, source))
 }
 
-fn check_mode(path: &Path, forbidden: u32, wanted: u32) -> Result<(), StorageError> {
+pub(crate) fn check_mode(path: &Path, forbidden: u32, wanted: u32) -> Result<(), StorageError> {
     let metadata = std::fs::metadata(path).map_err(|source| file(path, source))?;
     let mode = metadata.mode() & 0o7777;
     if mode & forbidden == 0 {
@@ -401,14 +405,14 @@ fn check_mode(path: &Path, forbidden: u32, wanted: u32) -> Result<(), StorageErr
     })
 }
 
-fn file(path: &Path, source: io::Error) -> StorageError {
+pub(crate) fn file(path: &Path, source: io::Error) -> StorageError {
     StorageError::File {
         path: path.display().to_string(),
         source,
     }
 }
 
-fn failed(path: &Path, source: impl Into<redb::Error>) -> StorageError {
+pub(crate) fn failed(path: &Path, source: impl Into<redb::Error>) -> StorageError {
     StorageError::Database {
         path: path.display().to_string(),
         source: source.into(),

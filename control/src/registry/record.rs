@@ -3,7 +3,7 @@
 //! Identities are UUID text, secrets hexadecimal. Unknown fields are refused: they would be lost by
 //! the next change. A change of any form here needs another [`super::database::FORMAT`].
 
-use super::{Audit, Change, Node, Store, Tombstone, Volume};
+use super::{Audit, Change, Node, Policy, Replica, Store, Tombstone, Volume};
 use crate::access::{Access, Chap, Secret};
 use holdfast_core::lsn::Epoch;
 use serde::{Deserialize, Serialize};
@@ -32,15 +32,33 @@ struct VolumeRecord {
     name: String,
     size_bytes: u64,
     epoch: u64,
-    store: String,
+    set_version: u64,
+    primary: String,
+    replicas: Vec<ReplicaRecord>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    retired: Vec<String>,
+    rf: u8,
+    durability: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    durability_was: Option<String>,
+    paths: String,
     initiators: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     chap: Option<ChapRecord>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mutual: Option<ChapRecord>,
     revision: u64,
-    created: bool,
     deleting: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicaRecord {
+    store: String,
+    in_sync: bool,
+    created: bool,
+    #[serde(skip_serializing_if = "is_false", default)]
+    discard: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +90,10 @@ struct StoreRecord {
 struct NodeRecord {
     id: String,
     name: String,
+    zone: String,
+    peer_address: String,
+    portals: Vec<String>,
+    cordoned: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,17 +113,29 @@ pub(super) trait Record: Sized {
 
 impl Record for Volume {
     fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let replica = |replica: &Replica| ReplicaRecord {
+            store: replica.store.to_string(),
+            in_sync: replica.in_sync,
+            created: replica.created,
+            discard: replica.discard,
+        };
         Ok(serde_json::to_vec(&VolumeRecord {
             id: self.id.to_string(),
             name: self.name.to_string(),
             size_bytes: self.size_bytes,
             epoch: self.epoch.0,
-            store: self.store.to_string(),
+            set_version: self.set_version,
+            primary: self.primary.to_string(),
+            replicas: self.replicas.iter().map(replica).collect(),
+            retired: self.retired.iter().map(ToString::to_string).collect(),
+            rf: self.policy.rf,
+            durability: self.policy.durability.to_string(),
+            durability_was: self.durability_was.map(|mode| mode.to_string()),
+            paths: self.policy.paths.to_string(),
             initiators: self.access.initiators().to_vec(),
             chap: self.access.chap().map(chap_record),
             mutual: self.access.mutual().map(chap_record),
             revision: self.revision,
-            created: self.created,
             deleting: self.deleting,
         })?)
     }
@@ -111,15 +145,38 @@ impl Record for Volume {
         let chap = record.chap.map(chap_from).transpose()?;
         let mutual = record.mutual.map(chap_from).transpose()?;
         let access = Access::from_parts(record.initiators, chap, mutual);
+        let replica = |replica: &ReplicaRecord| -> Result<Replica, RecordError> {
+            Ok(Replica {
+                store: parse("store", &replica.store)?,
+                in_sync: replica.in_sync,
+                created: replica.created,
+                discard: replica.discard,
+            })
+        };
+        let was = record.durability_was.as_deref();
+        let was = was.map(|text| parse("durability_was", text)).transpose()?;
+        let retired = record.retired.iter().map(|text| parse("retired", text));
         Ok(Volume {
             id: parse("id", &record.id)?,
             name: parse("name", &record.name)?,
             size_bytes: record.size_bytes,
             epoch: Epoch(record.epoch),
-            store: parse("store", &record.store)?,
+            set_version: record.set_version,
+            primary: parse("primary", &record.primary)?,
+            replicas: record
+                .replicas
+                .iter()
+                .map(replica)
+                .collect::<Result<_, _>>()?,
+            retired: retired.collect::<Result<_, _>>()?,
+            policy: Policy {
+                rf: record.rf,
+                durability: parse("durability", &record.durability)?,
+                paths: parse("paths", &record.paths)?,
+            },
+            durability_was: was,
             access: access.map_err(|error| illegal("access", &error))?,
             revision: record.revision,
-            created: record.created,
             deleting: record.deleting,
         })
     }
@@ -170,6 +227,10 @@ impl Record for Node {
         Ok(serde_json::to_vec(&NodeRecord {
             id: self.id.to_string(),
             name: self.name.clone(),
+            zone: self.zone.clone(),
+            peer_address: self.peer_address.clone(),
+            portals: self.portals.clone(),
+            cordoned: self.cordoned,
         })?)
     }
 
@@ -178,6 +239,10 @@ impl Record for Node {
         Ok(Node {
             id: parse("id", &record.id)?,
             name: record.name,
+            zone: record.zone,
+            peer_address: record.peer_address,
+            portals: record.portals,
+            cordoned: record.cordoned,
         })
     }
 }
@@ -299,6 +364,10 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     text: &str,
 ) -> Result<T, RecordError> {
     text.parse().map_err(|error| illegal(field, &error))
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn illegal(field: &'static str, reason: &dyn std::fmt::Display) -> RecordError {

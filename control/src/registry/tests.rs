@@ -1,6 +1,8 @@
 //! The registry's decisions.
 
-use super::{Change, Creation, NewVolume, RefusalKind, State, Tombstone, Volume};
+use super::{
+    Change, Creation, Durability, NewVolume, Policy, RefusalKind, Replica, State, Tombstone, Volume,
+};
 use crate::access::Access;
 use crate::placement::StoreSpace;
 use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
@@ -17,8 +19,13 @@ fn state() -> State {
 fn spaces() -> Vec<StoreSpace> {
     vec![StoreSpace {
         id: STORE,
+        node: NodeId([2; 16]),
+        node_name: "n".into(),
+        zone: String::new(),
         path: "/store".into(),
         failed: String::new(),
+        has_peer_address: true,
+        primaries: 0,
         capacity_bytes: 100 << 40,
         free_bytes: GIB,
         promised_bytes: 0,
@@ -31,14 +38,16 @@ fn wanted(name: &str, size_bytes: u64) -> NewVolume {
         size_bytes,
         access: None,
         store: None,
+        policy: Policy::default(),
+        allow_degraded: false,
     }
 }
 
 fn add(state: &mut State, name: &str, id: u8) -> Volume {
     match state.create(&wanted(name, GIB), &spaces(), VolumeId([id; 16])) {
         Ok(Creation::Fresh(volume)) => {
-            state.apply(&Change::PutVolume(volume.clone()));
-            volume
+            state.apply(&Change::PutVolume((*volume).clone()));
+            *volume
         }
         other => panic!("{other:?}"),
     }
@@ -52,8 +61,8 @@ fn initiator(name: &str) -> Access {
 fn a_fresh_volume_may_be_created_and_begins_with_epoch_one() {
     let volume = add(&mut state(), "a", 1);
     assert_eq!(volume.epoch, Epoch(1));
-    assert_eq!(volume.store, STORE);
-    assert!(!volume.created);
+    assert_eq!(volume.primary, STORE);
+    assert!(!volume.is_created());
     assert!(!volume.deleting);
 }
 
@@ -69,7 +78,9 @@ fn the_same_request_finds_the_volume_and_another_one_conflicts() {
     on_store.store = Some(StoreId([8; 16]));
     let mut other_access = wanted("a", GIB);
     other_access.access = Some(initiator("iqn.x:1"));
-    for request in [wanted("a", 2 * GIB), on_store, other_access] {
+    let mut other_policy = wanted("a", GIB);
+    other_policy.policy.rf = 2;
+    for request in [wanted("a", 2 * GIB), on_store, other_access, other_policy] {
         let refusal = again(&request).expect_err("a conflict");
         assert_eq!(refusal.kind, RefusalKind::Exists, "{refusal}");
     }
@@ -135,15 +146,15 @@ fn a_volume_that_is_being_deleted_takes_no_changes_and_keeps_its_name() {
 fn only_a_volume_that_is_being_deleted_can_be_buried() {
     let mut state = state();
     let volume = add(&mut state, "a", 1);
-    assert!(state.confirm_removed(volume.id, 5).is_empty());
+    assert!(state.confirm_removed(volume.id, STORE, 5).is_empty());
     let doomed = state.delete(&volume.name).expect("found").expect("changed");
     state.apply(&Change::PutVolume(doomed));
-    for change in state.confirm_removed(volume.id, 5) {
+    for change in state.confirm_removed(volume.id, STORE, 5) {
         state.apply(&change);
     }
     assert!(state.volumes.is_empty());
     assert!(state.tombstones.contains_key(&volume.id));
-    assert!(state.confirm_removed(volume.id, 6).is_empty());
+    assert!(state.confirm_removed(volume.id, STORE, 6).is_empty());
     let unknown = state.delete(&volume.name).expect_err("gone");
     assert_eq!(unknown.kind, RefusalKind::NotFound);
 }
@@ -152,11 +163,75 @@ fn only_a_volume_that_is_being_deleted_can_be_buried() {
 fn the_first_confirmation_is_the_only_one() {
     let mut state = state();
     let volume = add(&mut state, "a", 1);
-    let confirmed = state.confirm_created(volume.id).expect("first");
-    assert!(confirmed.created);
+    let confirmed = state.confirm_created(volume.id, STORE).expect("first");
+    assert!(confirmed.is_created());
     state.apply(&Change::PutVolume(confirmed));
-    assert_eq!(state.confirm_created(volume.id), None);
-    assert_eq!(state.confirm_created(VolumeId([9; 16])), None);
+    assert_eq!(state.confirm_created(volume.id, STORE), None);
+    assert_eq!(state.confirm_created(volume.id, StoreId([9; 16])), None);
+    assert_eq!(state.confirm_created(VolumeId([9; 16]), STORE), None);
+}
+
+#[test]
+fn a_volume_with_copies_is_created_when_all_are_and_buried_when_none_is_left() {
+    let mut state = state();
+    let mut stores = spaces();
+    for byte in [8, 9] {
+        let mut other = stores[0].clone();
+        other.id = StoreId([byte; 16]);
+        other.node = NodeId([byte; 16]);
+        stores.push(other);
+    }
+    let mut request = wanted("a", GIB);
+    request.policy = Policy {
+        rf: 3,
+        durability: Durability::SyncQuorum,
+        ..Policy::default()
+    };
+    let created = state.create(&request, &stores, VolumeId([1; 16]));
+    let Ok(Creation::Fresh(volume)) = created else {
+        panic!("{created:?}");
+    };
+    assert_eq!(volume.replicas.len(), 3);
+    assert_eq!(volume.in_sync().count(), 3);
+    let copies: Vec<StoreId> = volume.replicas.iter().map(|copy| copy.store).collect();
+    state.apply(&Change::PutVolume((*volume).clone()));
+    for store in &copies {
+        assert!(!state.volumes[&volume.id].is_created());
+        let confirmed = state.confirm_created(volume.id, *store).expect("first");
+        state.apply(&Change::PutVolume(confirmed));
+    }
+    assert!(state.volumes[&volume.id].is_created());
+    let doomed = state.delete(&volume.name).expect("found").expect("changed");
+    state.apply(&Change::PutVolume(doomed));
+    for store in &copies {
+        assert!(state.tombstones.is_empty());
+        for change in state.confirm_removed(volume.id, *store, 5) {
+            state.apply(&change);
+        }
+    }
+    assert!(state.tombstones.contains_key(&volume.id));
+}
+
+#[test]
+fn a_retired_copy_is_forgotten_when_it_is_gone() {
+    let mut state = state();
+    let volume = add(&mut state, "a", 1);
+    let old = StoreId([8; 16]);
+    state.apply(&Change::PutVolume(Volume {
+        retired: vec![old],
+        replicas: vec![Replica {
+            store: STORE,
+            in_sync: true,
+            created: true,
+            discard: false,
+        }],
+        ..volume.clone()
+    }));
+    assert!(state.confirm_removed(volume.id, STORE, 5).is_empty()); // It is wanted.
+    for change in state.confirm_removed(volume.id, old, 5) {
+        state.apply(&change);
+    }
+    assert!(state.volumes[&volume.id].retired.is_empty());
 }
 
 #[test]
@@ -174,7 +249,7 @@ fn the_oldest_tombstone_goes_when_there_are_too_many() {
     let volume = add(&mut state, "a", 0xff);
     let doomed = state.delete(&volume.name).expect("found").expect("changed");
     state.apply(&Change::PutVolume(doomed));
-    let changes = state.confirm_removed(volume.id, u64::MAX);
+    let changes = state.confirm_removed(volume.id, STORE, u64::MAX);
     assert_eq!(changes[0], Change::ForgetTombstone(VolumeId([0; 16])));
     assert!(matches!(changes[1], Change::BuryVolume(_)));
 }

@@ -4,23 +4,17 @@ use crate::agent::tests::{Control, Server, report};
 use crate::master::Caller;
 use crate::proto::control_client::ControlClient;
 use crate::proto::{self, VolumeState};
-use crate::registry::{NewVolume, RefusalKind};
+use crate::registry::{NewVolume, Policy, RefusalKind};
 use holdfast_core::id::VolumeId;
 use holdfast_core::link;
 use std::str::FromStr;
 use tonic::Code;
 use tonic::transport::Channel;
-use tonic::transport::server::TcpIncoming;
 
 const GIB: u64 = 1 << 30;
 
 async fn serve(control: &Control) -> (ControlClient<Channel>, Channel) {
-    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let address = incoming.local_addr().expect("bound");
-    let stopped = control.handle.clone();
-    let stop = async move { stopped.stopped().await };
-    tokio::spawn(super::serve(incoming, control.handle.clone(), stop));
-    let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    let endpoint = Channel::from_shared(control.url.clone()).expect("a URL");
     let channel = endpoint.connect().await.expect("connected");
     (ControlClient::new(channel.clone()), channel)
 }
@@ -31,6 +25,7 @@ fn wanted(name: &str, size_bytes: u64) -> proto::CreateVolumeRequest {
         size_bytes,
         access: None,
         store_id: String::new(),
+        ..Default::default()
     }
 }
 
@@ -111,6 +106,8 @@ async fn a_volume_is_placed_only_when_every_store_is_known() {
         size_bytes: GIB,
         access: None,
         store: None,
+        policy: Policy::default(),
+        allow_degraded: false,
     };
     let caller = Caller {
         who: "test".into(),
@@ -119,7 +116,7 @@ async fn a_volume_is_placed_only_when_every_store_is_known() {
     let refusal = control.handle.create(direct, caller).await;
     let refusal = refusal.expect_err("no store can be chosen yet");
     assert_eq!(refusal.kind, RefusalKind::Opening);
-    assert!(refusal.message.contains("1 of its stores"), "{refusal}");
+    assert!(refusal.message.contains("1 of their stores"), "{refusal}");
     let mut waiting = client.clone();
     let creating = tokio::spawn(async move { waiting.create_volume(wanted("a", GIB)).await });
     let mut known = report(&[]);
@@ -128,12 +125,14 @@ async fn a_volume_is_placed_only_when_every_store_is_known() {
     large.path = "/large".into();
     large.capacity_bytes *= 2;
     known.stores.push(large);
-    server.send(0, link::Body::Report(known)).await;
+    server.send(0, link::Body::Report(known.clone())).await;
     let (request, assignment) = server.assignment().await;
     assert_eq!(assignment.store_id, [9; 16]);
     server.reply(request, link::ReplyCode::Ok).await;
     let id = VolumeId::try_from(assignment.volume_id.as_slice()).expect("16 bytes");
-    server.report(&[(id, assignment.epoch)]).await;
+    known.volumes = report(&[(id, assignment.epoch)]).volumes;
+    known.volumes[0].store_id = vec![9; 16];
+    server.send(0, link::Body::Report(known)).await;
     creating.await.expect("no panic").expect("created");
     control.end().await;
 }

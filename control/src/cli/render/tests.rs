@@ -20,6 +20,12 @@ fn example() -> proto::Volume {
         initiators: vec![],
         chap_user: String::new(),
         mutual_user: String::new(),
+        rf: 1,
+        durability: "sync_all".into(),
+        paths: "redirect".into(),
+        set_version: 1,
+        primary_node: "n".into(),
+        ..Default::default()
     }
 }
 
@@ -30,9 +36,35 @@ fn a_volume_as_json() {
         "name": "a", "id": "i", "size_bytes": 1_073_741_824, "used_bytes": 1_048_576, "epoch": 1,
         "state": "serving", "iqn": "iqn.2026-11.io.holdfast:a", "lun": 0,
         "portals": ["127.0.0.1:3260"], "store_id": "s", "sessions": 2, "reason": "",
-        "initiators": [], "chap_user": "", "mutual_user": "",
+        "initiators": [], "chap_user": "", "mutual_user": "", "rf": 1, "durability": "sync_all",
+        "paths": "redirect", "set_version": 1, "primary_node": "n", "replicas": [],
+        "may_lose": "", "degraded": "",
     });
     assert_eq!(value, expected);
+}
+
+#[test]
+fn a_copy_that_is_filled_shows_how_far_it_is() {
+    let copy = proto::Replica {
+        node: "n2".into(),
+        role: "secondary".into(),
+        state: "resyncing".into(),
+        resync_done_bytes: 1 << 30,
+        resync_total_bytes: 3 << 30,
+        resync_bytes_per_second: 1 << 28,
+        ..Default::default()
+    };
+    let shared = proto::Volume {
+        rf: 2,
+        replicas: vec![copy],
+        may_lose: "everything".into(),
+        ..example()
+    };
+    let text = volume(&shared, false);
+    assert!(text.contains("1GiB of 3GiB, 256MiB/s, 8 s left"), "{text}");
+    assert!(text.contains("everything"), "{text}");
+    let value: serde_json::Value = serde_json::from_str(&volume(&shared, true)).expect("JSON");
+    assert_eq!(value["replicas"][0]["resync_eta_seconds"], 8);
 }
 
 #[test]

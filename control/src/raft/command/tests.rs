@@ -2,7 +2,7 @@
 
 use super::{Command, Expect, VolumeVersion};
 use crate::access::{Access, Chap, Secret};
-use crate::registry::{Audit, Change, Node, State, Store, Tombstone, Volume};
+use crate::registry::{Audit, Change, Node, Policy, Replica, State, Store, Tombstone, Volume};
 use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
 use holdfast_core::lsn::Epoch;
 
@@ -14,10 +14,19 @@ fn volume() -> Volume {
         name: "db01".parse().expect("a name"),
         size_bytes: 1 << 30,
         epoch: Epoch(3),
-        store: StoreId([2; 16]),
+        set_version: 2,
+        primary: StoreId([2; 16]),
+        replicas: vec![Replica {
+            store: StoreId([2; 16]),
+            in_sync: true,
+            created: true,
+            discard: false,
+        }],
+        retired: vec![],
+        policy: Policy::default(),
+        durability_was: None,
         access: Access::from_parts(vec!["iqn.x:1".into()], Some(chap), None).expect("legal"),
         revision: 4,
-        created: true,
         deleting: false,
     }
 }
@@ -60,6 +69,10 @@ fn the_stored_form_keeps_everything() {
         Change::PutNode(Node {
             id: NodeId([9; 16]),
             name: "n".into(),
+            zone: String::new(),
+            peer_address: "127.0.0.1:9481".into(),
+            portals: vec![],
+            cordoned: false,
         }),
     ]);
     command.expects = vec![
@@ -93,6 +106,10 @@ fn what_breaks_a_rule_is_refused_whatever_it_expects() {
         epoch: Epoch(2),
         ..volume()
     };
+    let older_set = Volume {
+        set_version: 1,
+        ..volume()
+    };
     let renamed = Volume {
         name: "db02".parse().expect("a name"),
         ..volume()
@@ -101,7 +118,7 @@ fn what_breaks_a_rule_is_refused_whatever_it_expects() {
         id: VolumeId([3; 16]),
         ..volume()
     };
-    for bad in [lower, renamed, same_name] {
+    for bad in [lower, older_set, renamed, same_name] {
         assert!(put(bad.clone()).check(&state(), 0).is_err(), "{bad:?}");
     }
     let mut buried = state();

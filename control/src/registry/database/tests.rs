@@ -3,7 +3,9 @@
 use super::{FILE_NAME, FORMAT, Identities, META, Registry, StorageError};
 use crate::access::{Access, Chap, Secret};
 use crate::registry::record::Record;
-use crate::registry::{Audit, Change, Node, State, Store, Tombstone, Volume};
+use crate::registry::{
+    Audit, Change, Durability, Node, Policy, Replica, State, Store, Tombstone, Volume,
+};
 use holdfast_core::id::{ClusterId, NodeId, StoreId, VolumeId};
 use holdfast_core::lsn::Epoch;
 use std::fs::Permissions;
@@ -46,11 +48,20 @@ fn volume() -> Volume {
         name: "db01".parse().expect("a name"),
         size_bytes: 1 << 30,
         epoch: Epoch(3),
-        store: StoreId([2; 16]),
+        set_version: 2,
+        primary: StoreId([2; 16]),
+        replicas: vec![Replica {
+            store: StoreId([2; 16]),
+            in_sync: true,
+            created: true,
+            discard: false,
+        }],
+        retired: vec![],
+        policy: Policy::default(),
+        durability_was: None,
         access: Access::from_parts(initiators, Some(chap("h", 0xab)), Some(chap("t", 1)))
             .expect("legal"),
         revision: 4,
-        created: true,
         deleting: false,
     }
 }
@@ -82,6 +93,10 @@ fn everything_is_there_after_a_restart() {
     let node = Node {
         id: state.node,
         name: "n1".into(),
+        zone: "z".into(),
+        peer_address: "127.0.0.1:9481".into(),
+        portals: vec!["127.0.0.1:3260".into()],
+        cordoned: false,
     };
     let changes = [
         Change::PutVolume(volume()),
@@ -142,7 +157,7 @@ fn another_format_is_refused() {
     let scratch = Scratch::make();
     let (registry, _) = scratch.open().expect("made");
     let transaction = registry.database.begin_write().expect("begun");
-    let other = &b"holdfast registry 1"[..];
+    let other = &b"holdfast registry 3"[..];
     transaction
         .open_table(META)
         .expect("there")
@@ -151,7 +166,7 @@ fn another_format_is_refused() {
     transaction.commit().expect("durable");
     drop(registry);
     match scratch.open() {
-        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 1"),
+        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 3"),
         other => panic!("{:?}", other.map(|_| ())),
     }
 }
@@ -186,23 +201,31 @@ fn records_have_exactly_these_bytes() {
         &volume(),
         concat!(
             r#"{"id":"01010101-0101-0101-0101-010101010101","name":"db01","size_bytes":1073741824,"#,
-            r#""epoch":3,"store":"02020202-0202-0202-0202-020202020202","#,
+            r#""epoch":3,"set_version":2,"primary":"02020202-0202-0202-0202-020202020202","#,
+            r#""replicas":[{"store":"02020202-0202-0202-0202-020202020202","in_sync":true,"#,
+            r#""created":true}],"rf":1,"durability":"sync_all","paths":"redirect","#,
             r#""initiators":["iqn.2026-11.com.example:h"],"#,
             r#""chap":{"user":"h","secret":"abababababababababababab"},"#,
             r#""mutual":{"user":"t","secret":"010101010101010101010101"},"#,
-            r#""revision":4,"created":true,"deleting":false}"#
+            r#""revision":4,"deleting":false}"#
         ),
     );
-    let open = Volume {
+    let mut shared = Volume {
         access: Access::default(),
+        retired: vec![StoreId([5; 16])],
+        durability_was: Some(Durability::SyncQuorum),
         ..volume()
     };
+    shared.replicas[0].discard = true;
     check(
-        &open,
+        &shared,
         concat!(
             r#"{"id":"01010101-0101-0101-0101-010101010101","name":"db01","size_bytes":1073741824,"#,
-            r#""epoch":3,"store":"02020202-0202-0202-0202-020202020202","initiators":[],"#,
-            r#""revision":4,"created":true,"deleting":false}"#
+            r#""epoch":3,"set_version":2,"primary":"02020202-0202-0202-0202-020202020202","#,
+            r#""replicas":[{"store":"02020202-0202-0202-0202-020202020202","in_sync":true,"#,
+            r#""created":true,"discard":true}],"retired":["05050505-0505-0505-0505-050505050505"],"#,
+            r#""rf":1,"durability":"sync_all","durability_was":"sync_quorum","paths":"redirect","#,
+            r#""initiators":[],"revision":4,"deleting":false}"#
         ),
     );
     check(
@@ -229,8 +252,15 @@ fn records_have_exactly_these_bytes() {
         &Node {
             id: NodeId([3; 16]),
             name: "n1".into(),
+            zone: "z".into(),
+            peer_address: "127.0.0.1:9481".into(),
+            portals: vec!["127.0.0.1:3260".into()],
+            cordoned: true,
         },
-        r#"{"id":"03030303-0303-0303-0303-030303030303","name":"n1"}"#,
+        concat!(
+            r#"{"id":"03030303-0303-0303-0303-030303030303","name":"n1","zone":"z","#,
+            r#""peer_address":"127.0.0.1:9481","portals":["127.0.0.1:3260"],"cordoned":true}"#
+        ),
     );
     check(
         &audit("did"),
