@@ -4,7 +4,7 @@ use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
 use core::fmt;
 
 /// Index of a 4 KiB block in a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block(pub u64);
 
 /// Index of a 64 KiB chunk in a volume.

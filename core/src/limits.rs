@@ -34,8 +34,8 @@ pub const STORE_REQUESTS_MAX: usize = 8192;
 /// Bytes of one host command's transfer at most (VPD B0h MAXIMUM TRANSFER LENGTH reports it).
 pub const TRANSFER_BYTES_MAX: usize = 4 << 20;
 
-/// Volumes of one store at most.
-pub const VOLUMES_PER_STORE_MAX: usize = 1024;
+/// Volumes of one store at most: both copies of the volume table fit in a quarter of the smallest map.
+pub const VOLUMES_PER_STORE_MAX: usize = 512;
 
 /// Bytes of one volume at most: 64 TiB.
 pub const VOLUME_BYTES_MAX: u64 = 64 << 40;

@@ -3,6 +3,7 @@
 //! `HOLDFAST_CRASH_IMAGES=1000000` examines that many images; `HOLDFAST_SEED=N` the workload of one
 //! seed, as a failure prints it.
 
+use holdfast_core::testing::copies;
 use holdfast_core::testing::crash::examine;
 use std::env;
 use std::panic::catch_unwind;
@@ -50,4 +51,38 @@ fn every_crash_image_recovers_to_what_was_acknowledged() {
     });
     let (images, seeds) = (images.into_inner(), next.into_inner() - SEED);
     println!("{images} crash images of {seeds} workloads, seeds from {SEED}");
+}
+
+/// Seeds of the copies' runs by default.
+const GROUPS: u64 = 50;
+
+#[test]
+fn copies_of_a_volume_agree_after_any_crash() {
+    if let Some(seed) = number("HOLDFAST_SEED") {
+        println!("seed {seed}: {} crashes", copies::run(seed));
+        return;
+    }
+    let images_max = number("HOLDFAST_CRASH_IMAGES").unwrap_or(IMAGES);
+    let groups = (images_max / IMAGES * GROUPS).max(GROUPS);
+    let (crashes, next) = (AtomicU64::new(0), AtomicU64::new(SEED));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEED + groups {
+                        return;
+                    }
+                    match catch_unwind(|| copies::run(seed)) {
+                        Ok(count) => crashes.fetch_add(count, Ordering::Relaxed),
+                        Err(_) => panic!("HOLDFAST_SEED={seed} reproduces this"),
+                    };
+                }
+            });
+        }
+    });
+    println!(
+        "{} crashes in {groups} groups of copies, seeds from {SEED}",
+        crashes.into_inner()
+    );
 }

@@ -3,12 +3,15 @@
 //! A body that is shorter than its room is followed by zeros, and decoding insists on them, so that a page
 //! has exactly one encoding.
 
-use super::VolumeRecord;
 use super::entry::{ENTRY_BYTES, Entry};
 use super::page::{BODY_BYTES, PageError, PageRef};
+use super::{CopyRecord, REIGNS_KEPT, VolumeRecord};
+use crate::block::Block;
 use crate::id::VolumeId;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, BLOCK_BYTES, VOLUME_BYTES_MAX};
 use crate::lsn::{Epoch, Lsn};
+use crate::replication::Reign;
+use crate::store::append::{Resync, Sharing};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -22,7 +25,7 @@ pub(super) const CHILDREN: usize = BODY_BYTES / PageRef::BYTES;
 pub(super) const COUNTS: usize = BODY_BYTES / 4;
 
 /// Bytes of a volume in the volume table.
-const TABLE_ENTRY_BYTES: usize = 128;
+const TABLE_ENTRY_BYTES: usize = 240;
 
 /// Volumes of a page of the volume table.
 pub(super) const TABLE_ENTRIES: usize = BODY_BYTES / TABLE_ENTRY_BYTES;
@@ -32,6 +35,11 @@ pub(super) const ATTRIBUTE_PAGES_MAX: usize = ATTRIBUTES_BYTES_MAX.div_ceil(BODY
 
 const IN_USE: u8 = 1;
 const DOOMED: u8 = 2;
+const SHARED: u8 = 4;
+const RESYNC: u8 = 8;
+
+/// Where the place among the copies begins in an entry of the volume table.
+const COPY_AT: usize = 56 + ATTRIBUTE_PAGES_MAX * PageRef::BYTES;
 
 /// One volume as the volume table keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,10 +148,12 @@ impl TableEntry {
         bytes[24..32].copy_from_slice(&self.record.epoch.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.record.lsn.0.to_le_bytes());
         self.root.encode(&mut bytes[40..48]);
-        bytes[48] = IN_USE | if self.doomed { DOOMED } else { 0 };
+        bytes[48] = IN_USE | if self.doomed { DOOMED } else { 0 } | copy_flags(&self.record.copy);
         bytes[49] = self.root_level;
         bytes[52..56].copy_from_slice(&self.attribute_bytes.to_le_bytes());
-        encode_children(self.attribute_pages.iter().copied(), &mut bytes[56..]);
+        let (pages, copy) = bytes[56..].split_at_mut(COPY_AT - 56);
+        encode_children(self.attribute_pages.iter().copied(), pages);
+        encode_copy(&self.record.copy, copy);
     }
 
     fn decode(bytes: &[u8]) -> Result<Option<TableEntry>, PageError> {
@@ -156,7 +166,7 @@ impl TableEntry {
         let mut attribute_pages = [PageRef::default(); ATTRIBUTE_PAGES_MAX];
         for (page, from) in attribute_pages
             .iter_mut()
-            .zip(bytes[56..].chunks_exact(PageRef::BYTES))
+            .zip(bytes[56..COPY_AT].chunks_exact(PageRef::BYTES))
         {
             *page = PageRef::decode(from);
         }
@@ -166,6 +176,7 @@ impl TableEntry {
                 size_blocks: wide(16),
                 epoch: Epoch(wide(24)),
                 lsn: Lsn(wide(32)),
+                copy: decode_copy(flags, &bytes[COPY_AT..]).ok_or(PageError::Body)?,
             },
             doomed: flags & DOOMED != 0,
             root: PageRef::decode(&bytes[40..48]),
@@ -173,7 +184,10 @@ impl TableEntry {
             attribute_bytes: u32::from_le_bytes(bytes[52..56].try_into().expect("4 bytes")),
             attribute_pages,
         };
-        if flags & !(IN_USE | DOOMED) != 0 || bytes[50..52] != [0, 0] || !entry.is_possible() {
+        if flags & !(IN_USE | DOOMED | SHARED | RESYNC) != 0
+            || bytes[50..52] != [0, 0]
+            || !entry.is_possible()
+        {
             return Err(PageError::Body);
         }
         Ok(Some(entry))
@@ -194,8 +208,74 @@ impl TableEntry {
     }
 }
 
+fn copy_flags(copy: &CopyRecord) -> u8 {
+    let shared = if copy.sharing == Sharing::Shared {
+        SHARED
+    } else {
+        0
+    };
+    shared | if copy.resync.is_some() { RESYNC } else { 0 }
+}
+
+fn encode_copy(copy: &CopyRecord, bytes: &mut [u8]) {
+    let resync = copy.resync.unwrap_or_default();
+    let mut words = [0; COPY_WORDS];
+    words[..4].copy_from_slice(&[
+        copy.promised.0,
+        copy.appended.0,
+        resync.base.0,
+        resync.cursor.0,
+    ]);
+    for (reign, to) in copy.reigns.iter().zip(words[4..].chunks_exact_mut(2)) {
+        to.copy_from_slice(&[reign.epoch.0, reign.start.0]);
+    }
+    for (word, to) in words.iter().zip(bytes.chunks_exact_mut(8)) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// `None`: not what [`encode_copy`] writes.
+fn decode_copy(flags: u8, bytes: &[u8]) -> Option<CopyRecord> {
+    let mut words = [0; COPY_WORDS];
+    for (word, from) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64::from_le_bytes(from.try_into().expect("chunks of 8"));
+    }
+    let resync = Resync {
+        base: Lsn(words[2]),
+        cursor: Block(words[3]),
+    };
+    let mut reigns = [Reign::default(); REIGNS_KEPT];
+    for (reign, from) in reigns.iter_mut().zip(words[4..].chunks_exact(2)) {
+        *reign = Reign {
+            epoch: Epoch(from[0]),
+            start: Lsn(from[1]),
+        };
+    }
+    let used = reigns.iter().take_while(|reign| reign.epoch.0 > 0).count();
+    let rising = |pair: &[Reign]| pair[0].epoch < pair[1].epoch && pair[0].start < pair[1].start;
+    let possible = reigns[..used].windows(2).all(rising)
+        && reigns[used..]
+            .iter()
+            .all(|reign| *reign == Reign::default())
+        && (flags & RESYNC != 0 || resync == Resync::default());
+    possible.then_some(CopyRecord {
+        sharing: if flags & SHARED == 0 {
+            Sharing::Alone
+        } else {
+            Sharing::Shared
+        },
+        promised: Epoch(words[0]),
+        appended: Lsn(words[1]),
+        resync: (flags & RESYNC != 0).then_some(resync),
+        reigns,
+    })
+}
+
+/// Words of the place among the copies.
+const COPY_WORDS: usize = 4 + 2 * REIGNS_KEPT;
+
 const _: () = assert!(LEAF_ENTRIES == 50);
 const _: () = assert!(CHILDREN == 500);
 const _: () = assert!(COUNTS == 1000);
-const _: () = assert!(TABLE_ENTRIES == 31);
-const _: () = assert!(56 + ATTRIBUTE_PAGES_MAX * PageRef::BYTES == TABLE_ENTRY_BYTES);
+const _: () = assert!(TABLE_ENTRIES == 16);
+const _: () = assert!(COPY_AT + 8 * COPY_WORDS == TABLE_ENTRY_BYTES);

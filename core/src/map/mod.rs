@@ -42,6 +42,8 @@ use crate::block::PhysicalChunk;
 use crate::id::{StoreId, VolumeId};
 use crate::limits::VOLUMES_PER_STORE_MAX;
 use crate::lsn::{Epoch, FrameSeq, Lsn};
+use crate::replication::Reign;
+use crate::store::append::{Resync, Sharing};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -71,7 +73,27 @@ pub struct VolumeRecord {
     pub epoch: Epoch,
     /// LSN of the last change as of the checkpoint.
     pub lsn: Lsn,
+    /// Its place among the copies of the volume.
+    pub copy: CopyRecord,
 }
+
+/// What a checkpoint keeps of one copy's place among those of its volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyRecord {
+    /// Whether there may be other copies.
+    pub sharing: Sharing,
+    /// No lower epoch is obeyed.
+    pub promised: Epoch,
+    /// Where its log ends as of the checkpoint.
+    pub appended: Lsn,
+    /// It lacks changes.
+    pub resync: Option<Resync>,
+    /// The last reigns, ascending; behind them unused places, all zero.
+    pub reigns: [Reign; REIGNS_KEPT],
+}
+
+/// Reigns that a checkpoint keeps of each volume.
+pub const REIGNS_KEPT: usize = 5;
 
 /// The chunk map of one store.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::check::Finding;
 use super::entry::Entry;
 use super::load::{Loader, Step};
 use super::page::{PAGE_BYTES, Roots};
-use super::{Geometry, Map, VolumeRecord, VolumeSlot};
+use super::{CopyRecord, Geometry, Map, VolumeRecord, VolumeSlot};
 use crate::block::{ChunkIndex, PhysicalChunk};
 use crate::id::{StoreId, VolumeId};
 use crate::lsn::{Epoch, FrameSeq, Lsn};
@@ -40,6 +40,7 @@ fn record(number: u8) -> VolumeRecord {
         size_blocks: 1 << 34,
         epoch: Epoch(1),
         lsn: Lsn(0),
+        copy: CopyRecord::default(),
     }
 }
 

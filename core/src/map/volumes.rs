@@ -6,7 +6,7 @@ use super::page::PageRef;
 use super::{Map, MapError, Volume, VolumeRecord, VolumeSlot, attribute_pages};
 use crate::id::VolumeId;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
-use crate::lsn::{Epoch, FrameSeq, Lsn};
+use crate::lsn::FrameSeq;
 use alloc::vec::Vec;
 
 /// How far [`Map::reap`] came.
@@ -44,18 +44,13 @@ impl Map {
     }
 
     /// Changes a volume's record.
-    pub fn set_volume(&mut self, slot: VolumeSlot, size_blocks: u64, epoch: Epoch, lsn: Lsn) {
+    pub fn set_volume(&mut self, slot: VolumeSlot, after: VolumeRecord) {
         self.assert_changeable();
         let record = &self.at(slot).record;
-        let after = VolumeRecord {
-            id: record.id,
-            size_blocks,
-            epoch,
-            lsn,
-        };
         if *record != after {
-            assert!(record.epoch <= epoch);
-            assert!(record.lsn <= lsn);
+            assert_eq!(record.id, after.id);
+            assert!(record.epoch <= after.epoch);
+            assert!(record.lsn <= after.lsn);
             self.at_mut(slot).record = after;
         }
     }

@@ -40,7 +40,7 @@ use core::time::Duration;
 pub type ReplicaId = StoreId;
 
 /// Where one primary's reign begins in the log of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reign {
     /// Its epoch.
     pub epoch: Epoch,

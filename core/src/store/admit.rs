@@ -4,8 +4,7 @@
 //! mapping; the rest is logged with its payload. What a part's later flush needs is reserved here, or
 //! the request waits for the checkpoint that frees it; when none can, it ends as `NoSpace`.
 
-use super::append::Sharing;
-use super::machine::{Io, Opening, Part, PartBody, Request, Store, complete};
+use super::machine::{Io, Opening, Origin, Part, PartBody, Request, Store, complete};
 use super::{Data, Effect, Event, PayloadId, PayloadSlice, RequestError, Tag};
 use crate::block::{Block, BlockRange, PhysicalChunk};
 use crate::id::VolumeId;
@@ -49,8 +48,11 @@ impl Store {
                 epoch,
                 sharing,
             } => {
-                let checked = check_size(size_blocks).and_then(|()| check_alone(sharing));
-                let body = checked.map(|()| PartBody::Create { size_blocks, epoch });
+                let body = check_size(size_blocks).map(|()| PartBody::Create {
+                    size_blocks,
+                    epoch,
+                    sharing,
+                });
                 self.queue(tag, id, body, effects);
             }
             Event::ResizeVolume {
@@ -68,8 +70,8 @@ impl Store {
                 epoch,
                 sharing,
             } => {
-                let body = check_alone(sharing).map(|()| PartBody::SetEpoch(epoch));
-                self.queue(tag, volume, body, effects);
+                let body = PartBody::SetEpoch(epoch, sharing);
+                self.queue(tag, volume, Ok(body), effects);
             }
             Event::RemoveVolume { tag, id } => {
                 self.queue(tag, id, Ok(PartBody::Remove), effects);
@@ -79,7 +81,7 @@ impl Store {
             | Event::CopyDone { .. }
             | Event::SyncDone { .. }
             | Event::Tick => unreachable!("not a request"),
-            shared => refuse_shared(shared, effects),
+            shared => self.on_shared(shared, effects),
         }
     }
 
@@ -102,6 +104,7 @@ impl Store {
             parts: 0,
             result: Ok(()),
             short_since: None,
+            follows: None,
         };
         let mut checked = self.contents.check_range(volume, range);
         if range.count as usize > TRANSFER_BYTES_MAX / BLOCK_BYTES {
@@ -119,7 +122,7 @@ impl Store {
     }
 
     /// Puts a request of one record, already checked, before the next frame.
-    fn queue(
+    pub(super) fn queue(
         &mut self,
         tag: Tag,
         volume: VolumeId,
@@ -148,11 +151,13 @@ impl Store {
             parts: 1,
             result: Ok(()),
             short_since: None,
+            follows: None,
         });
         self.ready.push_back(Part {
             request,
             volume,
             payload_block: 0,
+            origin: Origin::Own,
             body,
         });
     }
@@ -195,7 +200,7 @@ impl Store {
             return;
         }
         while let Some(key) = self.waiting.front().copied() {
-            let result = match self.admit_write(key, effects) {
+            let result = match self.admit(key, effects) {
                 Ok(()) => None,
                 Err(Refusal::Gone(error)) => Some(error),
                 Err(Refusal::Short(NoSpace { pending })) => {
@@ -209,6 +214,9 @@ impl Store {
             self.waiting.pop_front();
             if let Some(error) = result {
                 let request = self.requests.remove(key);
+                if request.follows.is_some() {
+                    self.contents.stop_following(request.volume);
+                }
                 complete(&request, Err(error), effects);
             }
         }
@@ -225,6 +233,22 @@ impl Store {
             return true;
         }
         pending && sequence < *tries
+    }
+
+    fn admit(&mut self, key: usize, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let Some(record) = self.requests.get_mut(key).follows.take() else {
+            return self.admit_write(key, effects);
+        };
+        let volume = self.requests.get(key).volume;
+        let volume = self.contents.volumes.get(&volume);
+        if volume.is_none_or(|volume| volume.leaving) {
+            return Err(Refusal::Gone(RequestError::NotFound));
+        }
+        let admitted = self.admit_record(key, record, effects);
+        admitted.map_err(|(short, record)| {
+            self.requests.get_mut(key).follows = Some(record);
+            Refusal::Short(short)
+        })
     }
 
     /// Reserves for every part of a write, then queues them; all or nothing.
@@ -262,6 +286,7 @@ impl Store {
                     request: key,
                     volume,
                     payload_block: 0,
+                    origin: Origin::Own,
                     body,
                 }),
                 Err(error) => {
@@ -303,8 +328,11 @@ impl Store {
             PartBody::Unmap(_)
             | PartBody::Create { .. }
             | PartBody::Resize { .. }
-            | PartBody::SetEpoch(_)
-            | PartBody::Remove => {}
+            | PartBody::SetEpoch(..)
+            | PartBody::Remove
+            | PartBody::Promise(_)
+            | PartBody::Adopt(_)
+            | PartBody::EndResync(_) => {}
         }
     }
 
@@ -374,27 +402,6 @@ fn extends(run: &[Part], physical: PhysicalChunk) -> bool {
     };
     let length = u32::try_from(run.len()).expect("bounded by DIRECT_RUN_CHUNKS_MAX");
     length < DIRECT_RUN_CHUNKS_MAX && start.0 + length == physical.0
-}
-
-/// An event of a shared volume, of which there are none.
-fn refuse_shared(event: Event, effects: &mut Vec<Effect>) {
-    let tag = match event {
-        Event::Append { tag, payload, .. } | Event::Fill { tag, payload, .. } => {
-            effects.extend(payload.map(|payload| Effect::Release { payload }));
-            tag
-        }
-        Event::Promise { tag, .. } | Event::Adopt { tag, .. } | Event::EndResync { tag, .. } => tag,
-        _ => return, // A commit, which has no answer.
-    };
-    let result = Err(RequestError::NotShared);
-    effects.push(Effect::Complete { tag, result });
-}
-
-fn check_alone(sharing: Sharing) -> Result<(), RequestError> {
-    match sharing {
-        Sharing::Alone => Ok(()),
-        Sharing::Shared => Err(RequestError::NotShared),
-    }
 }
 
 fn check_size(size_blocks: u64) -> Result<(), RequestError> {

@@ -7,9 +7,10 @@ use crate::lsn::Lsn;
 use alloc::vec::Vec;
 
 /// Who decides that a record of a volume is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
     /// The only copy: durable here is committed.
+    #[default]
     Alone,
     /// One copy of several: it commits when it is told.
     Shared,
@@ -49,7 +50,7 @@ pub enum AppendBody {
 }
 
 /// A copy that lacks changes, durably known as such.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resync {
     /// It may lack any change with a higher LSN than this one, up to the cut it was adopted at.
     pub base: Lsn,

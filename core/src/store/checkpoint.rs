@@ -14,7 +14,6 @@ use super::{CopySource, Data, Effect};
 use crate::block::{ChunkIndex, StoreOffset};
 use crate::id::VolumeId;
 use crate::limits::BLOCK_BYTES;
-use crate::map::VolumeRecord;
 use crate::map::volumes::Reaped;
 use crate::wal::ring::Position;
 use crate::wal::scan::LogPoint;
@@ -53,12 +52,17 @@ impl Store {
     /// Starts a round when one is due.
     pub(super) fn begin_round(&mut self, effects: &mut Vec<Effect>) {
         let repairing = matches!(self.opening, Opening::Repair(_) | Opening::Repairing);
-        if self.failed || self.round.is_some() || repairing || !self.round_is_due() {
+        if self.failed || self.round.is_some() || repairing {
+            return;
+        }
+        if !self.round_is_due() {
+            self.end_blocked_checkpoints(effects);
             return;
         }
         self.round_wanted = false;
         let within = Position(self.ring.tail().0 + self.config.round_bytes_max);
-        let end = self.frame_end(within).unwrap_or(self.superblock.checkpoint);
+        let end = self.contents.frames.end_within(within);
+        let end = end.unwrap_or(self.superblock.checkpoint);
         self.apply_volumes(end);
         self.round = Some(Round {
             jobs: Slab::new(),
@@ -72,6 +76,15 @@ impl Store {
     }
 
     fn round_is_due(&self) -> bool {
+        if self.contents.frames.is_blocked() {
+            // What is pending holds the log; only removed volumes can still be taken apart.
+            return self.round_wanted && self.contents.map.doomed() > 0;
+        }
+        self.wants_round()
+    }
+
+    /// Whether a round is due, as far as it can begin.
+    pub(super) fn wants_round(&self) -> bool {
         if self.round_wanted {
             return true;
         }
@@ -87,8 +100,8 @@ impl Store {
             || self.now.saturating_sub(self.last_commit) >= self.config.idle
     }
 
-    /// Brings the volume table up to the round's frame. Sizes, epochs and attributes may be newer:
-    /// their records are durable and say the same again when they are replayed.
+    /// Brings the volume table up to the round's frame. Sizes, epochs, promises and attributes may be
+    /// newer: their records are durable and say the same again when they are replayed.
     fn apply_volumes(&mut self, end: LogPoint) {
         let contents = &mut self.contents;
         let map = &mut contents.map;
@@ -101,12 +114,7 @@ impl Store {
             }
         }
         for (id, volume) in &mut contents.volumes {
-            let record = VolumeRecord {
-                id: *id,
-                size_blocks: volume.size_blocks,
-                epoch: volume.primary.epoch(),
-                lsn: volume.primary.committed(),
-            };
+            let record = volume.place.record(*id, volume.size_blocks, end.seq);
             let slot = match volume.slot {
                 Some(slot) => slot,
                 None if volume.created > end.seq => continue,
@@ -116,7 +124,7 @@ impl Store {
             };
             volume.slot = Some(slot);
             if *map.volume(slot) != record {
-                map.set_volume(slot, record.size_blocks, record.epoch, record.lsn);
+                map.set_volume(slot, record);
             }
             map.unreserve_pages(volume.attribute_pages_reserved());
             let dirty = core::mem::take(&mut volume.attributes_dirty);
@@ -281,14 +289,29 @@ impl Store {
         }
     }
 
+    /// Everything that can be flushed is, when the next frame has pending records.
+    fn end_blocked_checkpoints(&mut self, effects: &mut Vec<Effect>) {
+        let notes = !self.contents.unnoted.is_empty() || self.frame.is_some();
+        if self.checkpoints.is_empty() || notes || !self.contents.frames.is_blocked() {
+            return;
+        }
+        let durable = self.committed;
+        let ended = self
+            .checkpoints
+            .extract_if(.., |(wanted, _)| *wanted <= durable);
+        for (_, tag) in ended {
+            let result = Ok(());
+            effects.push(Effect::Complete { tag, result });
+        }
+    }
+
     /// Both copies are durable: what only the older checkpoint needed is free.
     fn end_round(&mut self, effects: &mut Vec<Effect>) {
         self.superblock = self.next_superblock();
         let round = self.round.take().expect("a round runs");
         let through = round.end.seq;
         self.ring.release(round.end.position);
-        let released = self.frame_ends.partition_point(|end| end.seq <= through);
-        self.frame_ends.drain(..released);
+        self.contents.frames.release(through);
         self.contents.map.checkpoint_durable(through);
         self.contents.settle_owed();
         self.checkpoints.retain(|(wanted, tag)| {

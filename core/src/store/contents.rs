@@ -4,32 +4,39 @@
 //! admission what a later flush will need (`pin_*`), and keeps these promises in the overlay.
 
 use super::append::Sharing;
+use super::frames::Frames;
 use super::overlay::{BlockState, ChunkOverlay, Content, Item, Replacement, Reserve};
+use super::position::Place;
 use super::{RequestError, VolumeInfo};
 use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
 use crate::id::VolumeId;
 use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
 use crate::lsn::{Epoch, FrameSeq, Lsn};
 use crate::map::{Map, NoSpace, VolumeSlot};
-use crate::replication::primary::Primary;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Everything that requests read and change.
 #[derive(Debug)]
-pub(super) struct Contents<T> {
+pub(super) struct Contents {
     pub(super) map: Box<Map>,
-    pub(super) volumes: BTreeMap<VolumeId, Volume<T>>,
+    pub(super) volumes: BTreeMap<VolumeId, Volume>,
     /// Volumes that the map still holds, and the frame that removed them.
     pub(super) removed: Vec<(FrameSeq, VolumeSlot)>,
     /// Chunks whose reservation is owed by the running checkpoint.
     pub(super) owed: Vec<(VolumeId, ChunkIndex)>,
+    /// Durable frames behind the checkpoint.
+    pub(super) frames: Frames,
+    /// Shared volumes whose commit point rose since a frame noted it.
+    pub(super) unnoted: Vec<VolumeId>,
+    /// The frame that is being replayed.
+    pub(super) replaying: FrameSeq,
 }
 
 /// One volume.
 #[derive(Debug)]
-pub(super) struct Volume<T> {
+pub(super) struct Volume {
     /// In the map; none until the first flush after its creation.
     pub(super) slot: Option<VolumeSlot>,
     /// The frame that created it, while it has no slot.
@@ -41,7 +48,7 @@ pub(super) struct Volume<T> {
     pub(super) attributes_dirty: bool,
     /// Set when its removal is in a frame: nothing may follow in the log.
     pub(super) leaving: bool,
-    pub(super) primary: Primary<T>,
+    pub(super) place: Place,
     pub(super) overlay: BTreeMap<ChunkIndex, ChunkOverlay>,
 }
 
@@ -52,7 +59,7 @@ pub(super) struct Version {
     pub(super) lsn: Lsn,
 }
 
-impl<T> Volume<T> {
+impl Volume {
     /// Pages that the next flush needs for attributes.
     pub(super) fn attribute_pages_reserved(&self) -> u32 {
         match &self.attributes {
@@ -64,7 +71,7 @@ impl<T> Volume<T> {
     }
 }
 
-impl<T> Contents<T> {
+impl Contents {
     /// What the map holds, with nothing above it.
     pub(super) fn new(map: Box<Map>) -> Self {
         let volumes = map.volumes().map(|(slot, record)| {
@@ -75,7 +82,7 @@ impl<T> Contents<T> {
                 attributes: map.attributes(slot).map(<[u8]>::to_vec),
                 attributes_dirty: false,
                 leaving: false,
-                primary: Primary::alone(record.epoch, record.lsn),
+                place: Place::of_record(record),
                 overlay: BTreeMap::new(),
             };
             (record.id, volume)
@@ -86,25 +93,18 @@ impl<T> Contents<T> {
             volumes,
             removed: Vec::new(),
             owed: Vec::new(),
+            frames: Frames::default(),
+            unnoted: Vec::new(),
+            replaying: FrameSeq(0),
         }
     }
 
     pub(super) fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
         let volume = self.volumes.get(&id)?;
-        Some(VolumeInfo {
-            id,
-            size_blocks: volume.size_blocks,
-            sharing: Sharing::Alone,
-            epoch: volume.primary.epoch(),
-            promised: volume.primary.epoch(),
-            appended: volume.primary.appended(),
-            durable: volume.primary.committed(),
-            last_epoch: volume.primary.epoch(),
-            resync: None,
-            committed: volume.primary.committed(),
-            chunks: volume.slot.map_or(0, |slot| self.map.used_chunks(slot)),
-            attributes_lost: volume.attributes.is_none(),
-        })
+        let chunks = volume.slot.map_or(0, |slot| self.map.used_chunks(slot));
+        let mut info = volume.place.info(id, volume.size_blocks, chunks);
+        info.attributes_lost = volume.attributes.is_none();
+        Some(info)
     }
 
     /// The volume, when `range` lies inside it.
@@ -311,7 +311,7 @@ impl<T> Contents<T> {
         &mut self,
         id: VolumeId,
         size_blocks: u64,
-        epoch: Epoch,
+        (epoch, sharing): (Epoch, Sharing),
         seq: FrameSeq,
     ) {
         let volume = Volume {
@@ -321,15 +321,23 @@ impl<T> Contents<T> {
             attributes: Some(Vec::new()),
             attributes_dirty: false,
             leaving: false,
-            primary: Primary::alone(epoch, Lsn(0)),
+            place: Place::new(sharing, epoch, size_blocks),
             overlay: BTreeMap::new(),
         };
         let before = self.volumes.insert(id, volume);
         assert!(before.is_none());
     }
 
-    pub(super) fn commit_remove(&mut self, id: VolumeId, seq: FrameSeq) {
-        let volume = self.volumes.remove(&id).expect("removed once");
+    pub(super) fn commit_resize(&mut self, id: VolumeId, size_blocks: u64) {
+        let volume = self.volumes.get_mut(&id);
+        let volume = volume.expect("committed before its removal");
+        // A larger one may have joined the same frame before it.
+        volume.size_blocks = volume.size_blocks.max(size_blocks);
+    }
+
+    /// Gives the requests that waited for the commit of one of its records.
+    pub(super) fn commit_remove(&mut self, id: VolumeId, seq: FrameSeq) -> Vec<usize> {
+        let mut volume = self.volumes.remove(&id).expect("removed once");
         for (chunk, overlay) in &volume.overlay {
             if let Some(target) = overlay.target {
                 self.map.release_chunk(target, seq);
@@ -340,6 +348,11 @@ impl<T> Contents<T> {
         if let Some(slot) = volume.slot {
             self.removed.push((seq, slot));
         }
+        for (_, seq) in volume.place.unsettled.drain(..) {
+            self.frames.settle(seq);
+        }
+        let pending = volume.place.pending.drain(..).collect();
+        self.drop_pending(id, pending, seq)
     }
 
     pub(super) fn commit_attributes(&mut self, id: VolumeId, bytes: Vec<u8>) {
@@ -392,8 +405,8 @@ impl<T> Contents<T> {
 }
 
 /// Zeros in the part of `chunk` that `range` covers, where there is something.
-fn unmap_chunk<T>(
-    volume: &mut Volume<T>,
+fn unmap_chunk(
+    volume: &mut Volume,
     map: &Map,
     chunk: ChunkIndex,
     range: BlockRange,

@@ -69,7 +69,7 @@ impl Job {
     }
 }
 
-impl<T> Contents<T> {
+impl Contents {
     /// The first chunk with an overlay behind `after`.
     pub(super) fn next_overlay(
         &self,

@@ -10,7 +10,7 @@ use crate::map::entry::Entry;
 use crate::store::layout::Layout;
 use alloc::vec::Vec;
 
-impl<T> Contents<T> {
+impl Contents {
     /// Fills `lookup` for `range`. Hot path: no allocation once the vectors have grown.
     pub(super) fn lookup(
         &self,
@@ -80,7 +80,7 @@ impl<T> Contents<T> {
     /// The first chunk at or behind `from` and before `end` that the map or the log says something about.
     pub(super) fn next_used(
         &self,
-        volume: &Volume<T>,
+        volume: &Volume,
         from: ChunkIndex,
         end: ChunkIndex,
     ) -> Option<ChunkIndex> {
@@ -95,7 +95,7 @@ impl<T> Contents<T> {
         [mapped, above].into_iter().flatten().min()
     }
 
-    fn view<'a>(&'a self, volume: &'a Volume<T>, chunk: ChunkIndex) -> View<'a> {
+    fn view<'a>(&'a self, volume: &'a Volume, chunk: ChunkIndex) -> View<'a> {
         View {
             overlay: volume.overlay.get(&chunk),
             entry: volume.slot.map(|slot| self.map.get(slot, chunk)),

@@ -4,24 +4,27 @@
 //! frame one header allocation, one write and one sync. One frame is in flight; the next forms
 //! meanwhile (group commit).
 
+use super::append::Sharing;
 use super::checkpoint::Round;
 use super::contents::Contents;
 use super::flush::Job;
+use super::follow::Queue;
 use super::layout::Layout;
 use super::slab::Slab;
 use super::superblock::Superblock;
 use super::{
-    Change, Config, CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup,
-    PayloadId, PendingRecord, RequestError, Run, Tag, Usage, VolumeInfo,
+    Config, CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Lookup, PayloadId,
+    RequestError, Run, Tag, Usage, VolumeInfo,
 };
 use crate::block::{Block, BlockRange, ChunkIndex, PhysicalChunk, StoreOffset};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::STORE_REQUESTS_MAX;
 use crate::lsn::{Epoch, FrameSeq, Lsn};
 use crate::map::check::Finding;
-use crate::replication::Reign;
-use crate::wal::ring::{Position, Ring};
+use crate::wal::frame::Adoption;
+use crate::wal::ring::Ring;
 use crate::wal::scan::LogPoint;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -33,20 +36,20 @@ use core::time::Duration;
 pub struct Store {
     pub(super) config: Config,
     pub(super) superblock: Superblock,
-    pub(super) contents: Contents<Part>,
+    pub(super) contents: Contents,
     pub(super) ring: Ring,
     /// The last frame that was built.
     pub(super) last_frame: LogPoint,
     /// The last frame that is durable; all its records are in `contents`.
     pub(super) committed: FrameSeq,
-    /// Ends of the committed frames behind the checkpoint.
-    pub(super) frame_ends: VecDeque<LogPoint>,
     pub(super) opening: Opening,
     pub(super) requests: Slab<Request>,
     /// Writes that wait for chunks or map pages, in order of arrival.
     pub(super) waiting: VecDeque<usize>,
     /// Parts that wait for a frame.
     pub(super) ready: VecDeque<Part>,
+    /// Records of shared volumes behind a chunk that is being written.
+    pub(super) queues: BTreeMap<VolumeId, Queue>,
     pub(super) frame: Option<FrameInFlight>,
     pub(super) round: Option<Round>,
     /// A round is wanted whatever the log's use is.
@@ -90,20 +93,46 @@ pub(super) struct Request {
     /// It found no space: the last frame then, and the superblock sequence up to which a checkpoint
     /// may still help.
     pub(super) short_since: Option<(FrameSeq, u64)>,
+    /// A record of another store's primary, until it is admitted.
+    pub(super) follows: Option<Box<(Origin, PartBody)>>,
 }
 
 /// One record to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) request: usize,
     pub(super) volume: VolumeId,
     /// First block of its payload in the frame.
     pub(super) payload_block: usize,
+    pub(super) origin: Origin,
     pub(super) body: PartBody,
 }
 
+/// Who numbers it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// This store, when it joins a frame.
+    Own,
+    /// The primary, whose reign sends it.
+    Append {
+        reign: Epoch,
+        epoch: Epoch,
+        lsn: Lsn,
+    },
+    /// Resync data of that reign, without a number.
+    Fill { reign: Epoch, cursor: Block },
+}
+
+/// How a copy comes to follow a reign, and from which position on.
+#[derive(Clone, Debug)]
+pub(super) struct Adopting {
+    pub(super) epoch: Epoch,
+    pub(super) cut: Lsn,
+    pub(super) rest: Adoption,
+}
+
 /// What it will say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum PartBody {
     /// Blocks of one chunk; the payload starts at block `at` of the request's.
     Logged {
@@ -121,13 +150,18 @@ pub(super) enum PartBody {
     Create {
         size_blocks: u64,
         epoch: Epoch,
+        sharing: Sharing,
     },
     Resize {
         size_blocks: u64,
     },
-    SetEpoch(Epoch),
+    SetEpoch(Epoch, Sharing),
     Remove,
     Attributes(Vec<u8>),
+    Promise(Epoch),
+    Adopt(Box<Adopting>),
+    /// Of the resync in this reign.
+    EndResync(Epoch),
 }
 
 /// The frame that is being made durable.
@@ -136,10 +170,22 @@ pub(super) struct FrameInFlight {
     pub(super) end: LogPoint,
     /// Where its payload begins.
     pub(super) payload: StoreOffset,
-    /// The last LSN of each volume in it.
-    pub(super) volumes: Vec<(VolumeId, Lsn)>,
+    /// Its records, without creations.
+    pub(super) parts: Vec<Entered>,
     /// Creations: their volumes have no LSNs yet.
     pub(super) creates: Vec<Part>,
+    /// Commit points that it tells.
+    pub(super) notes: Vec<(VolumeId, Lsn)>,
+}
+
+/// A record of that frame.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) lsn: Lsn,
+    pub(super) epoch: Epoch,
+    /// Whether it waits for its commit once it is durable.
+    pub(super) shared: bool,
+    pub(super) part: Part,
 }
 
 /// What an answer means.
@@ -151,6 +197,8 @@ pub(super) enum Io {
     FrameSync,
     /// Parts whose chunks were written.
     Direct(Vec<Part>),
+    /// The chunk of this request's record, which waits in the volume's queue.
+    Queued(VolumeId, usize),
     Copy {
         job: usize,
         first: usize,
@@ -166,8 +214,7 @@ impl Store {
     pub(super) fn assemble(
         config: Config,
         superblock: Superblock,
-        contents: Contents<Part>,
-        frame_ends: VecDeque<LogPoint>,
+        contents: Contents,
         end: LogPoint,
         repair: Option<u32>,
     ) -> Store {
@@ -187,11 +234,11 @@ impl Store {
             ring,
             last_frame: end,
             committed: end.seq,
-            frame_ends,
             opening: repair.map_or(Opening::Frame, Opening::Repair),
             requests: Slab::new(),
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
+            queues: BTreeMap::new(),
             frame: None,
             round: None,
             round_wanted: false,
@@ -288,32 +335,6 @@ impl Store {
             .filter_map(|id| self.contents.info(*id))
     }
 
-    /// The reigns that a volume's log knows, ascending: the last 8, and all that begin behind what is
-    /// committed.
-    pub fn reigns(&self, volume: VolumeId) -> &[Reign] {
-        let _ = volume;
-        &[]
-    }
-
-    /// Records of a shared volume behind `from` that are not known to be committed, in order.
-    pub fn pending(&self, volume: VolumeId, from: Lsn) -> impl Iterator<Item = PendingRecord> + '_ {
-        let _ = (volume, from);
-        core::iter::empty()
-    }
-
-    /// How the blocks of a volume from `from` on changed since `base`, as runs without gaps, at most
-    /// `runs_max`; 0 means that everything stored counts. Ends at the end of the volume.
-    pub fn changed(
-        &self,
-        volume: VolumeId,
-        from: Block,
-        base: Lsn,
-        runs_max: usize,
-    ) -> Result<Vec<Change>, RequestError> {
-        let _ = (volume, from, base, runs_max);
-        Err(RequestError::NotShared)
-    }
-
     /// How full the store is.
     pub fn usage(&self) -> Usage {
         let map = self.contents.map.usage();
@@ -372,6 +393,7 @@ impl Store {
             Io::Frame => self.sync(Io::FrameSync, effects),
             Io::FrameSync => self.on_frame_durable(effects),
             Io::Direct(parts) => self.ready.extend(parts),
+            Io::Queued(volume, request) => self.on_queued_written(volume, request),
             Io::Page => self.on_page_written(effects),
             Io::Round => self.on_round_progress(effects),
             Io::Copy { .. } => unreachable!("copies answer with CopyDone"),
@@ -474,6 +496,7 @@ impl Store {
         }
         self.waiting.clear();
         self.ready.clear();
+        self.queues.clear();
         self.ios.clear();
         self.frame = None;
         self.round = None;
@@ -515,14 +538,23 @@ impl Store {
         let round = self.round.as_mut().expect("copies run only in a round");
         round.jobs.get_mut(key)
     }
+}
 
-    /// End of the frames in the log, for a round through frame `seq`.
-    pub(super) fn frame_end(&self, within: Position) -> Option<LogPoint> {
-        let count = self
-            .frame_ends
-            .partition_point(|end| end.position <= within);
-        let at = count.max(1) - 1;
-        self.frame_ends.get(at).copied()
+impl PartBody {
+    /// Whether it changes the volume when it is committed.
+    pub(super) fn has_effect(&self) -> bool {
+        !matches!(
+            self,
+            PartBody::Remove | PartBody::Promise(_) | PartBody::Adopt(_) | PartBody::EndResync(_)
+        )
+    }
+
+    /// Where in the request's payload its data begins.
+    pub(super) fn payload_at(&self) -> usize {
+        match self {
+            PartBody::Logged { at, .. } | PartBody::Direct { at, .. } => *at,
+            _ => 0,
+        }
     }
 }
 
@@ -531,7 +563,7 @@ impl Io {
         match self {
             Io::Repair | Io::RepairSync => "repairing a superblock",
             Io::Frame | Io::FrameSync => "writing the log",
-            Io::Direct(_) | Io::Copy { .. } => "writing a chunk",
+            Io::Direct(_) | Io::Queued(..) | Io::Copy { .. } => "writing a chunk",
             Io::Page => "writing the chunk map",
             Io::Round => "writing a checkpoint",
         }

@@ -13,16 +13,21 @@
 
 mod admit;
 pub mod append;
+mod changes;
 mod checkpoint;
 mod commit;
 mod contents;
 mod flush;
+mod follow;
 pub mod format;
+mod frames;
 pub mod inspect;
 pub mod layout;
 mod lookup;
 pub mod machine;
 mod overlay;
+mod pending;
+mod position;
 pub mod recovery;
 mod replay;
 mod slab;
@@ -415,7 +420,7 @@ pub enum RequestError {
     /// The epoch is lower than the volume's.
     #[error("the epoch is lower than the volume's")]
     StaleEpoch,
-    /// The volume has no other copies, or this build cannot share it.
+    /// The volume has no other copies.
     #[error("the volume is not shared")]
     NotShared,
     /// [`crate::limits::VOLUMES_PER_STORE_MAX`] volumes exist.

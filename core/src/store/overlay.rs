@@ -74,6 +74,12 @@ pub(super) enum BlockState {
     Zero,
 }
 
+impl Item {
+    fn is_logged(&self) -> bool {
+        matches!(self.state, BlockState::Logged { .. })
+    }
+}
+
 impl ChunkOverlay {
     /// The item of a block.
     pub(super) fn item(&self, index: usize) -> Option<&Item> {
@@ -95,8 +101,7 @@ impl ChunkOverlay {
 
     /// Whether a flush of this chunk will, or may, need a place for data.
     pub(super) fn wants_place(&self) -> bool {
-        let logged = |item: &Item| matches!(item.state, BlockState::Logged { .. });
-        self.pins > 0 || self.items.iter().any(logged)
+        self.pins > 0 || self.items.iter().any(Item::is_logged)
     }
 
     /// Whether there is one, apart from the map's.
@@ -104,7 +109,19 @@ impl ChunkOverlay {
         self.target.is_some() || self.reserve != Reserve::None || self.job
     }
 
-    fn is_pinned(&self) -> bool {
+    /// Whether it says anything.
+    pub(super) fn has_content(&self) -> bool {
+        self.replacement.is_some() || !self.items.is_empty()
+    }
+
+    /// Whether any of it is data.
+    pub(super) fn stores_data(&self) -> bool {
+        let replaced = self.replacement.as_ref();
+        replaced.is_some_and(|r| r.content.is_some()) || self.items.iter().any(Item::is_logged)
+    }
+
+    /// Whether a write of it is admitted and not committed.
+    pub(super) fn is_pinned(&self) -> bool {
         self.pins > 0 || self.direct_pins > 0
     }
 

@@ -7,7 +7,7 @@
 use super::Config;
 use super::contents::Contents;
 use super::layout::{Layout, SUPERBLOCKS};
-use super::machine::{Part, Store};
+use super::machine::Store;
 use super::replay::Unproven;
 use super::superblock::{Superblock, Unusable};
 use crate::block::StoreOffset;
@@ -20,7 +20,6 @@ use crate::wal::frame::Frame;
 use crate::wal::ring::Position;
 use crate::wal::scan::{LogPoint, Scanner};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -115,8 +114,7 @@ struct Root {
 #[derive(Debug)]
 struct Replay {
     root: Root,
-    contents: Contents<Part>,
-    frame_ends: VecDeque<LogPoint>,
+    contents: Contents,
     /// Behind the last frame that counts.
     end: LogPoint,
     /// Not applied yet: it may turn out to be torn.
@@ -155,7 +153,7 @@ impl Recovery {
             Stage::Proof(replay, frame, unproven) => {
                 self.on_proof(replay, frame, &unproven, buffers)
             }
-            Stage::Sync(replay) => Ok(self.open(*replay)),
+            Stage::Sync(replay) => self.open(*replay),
             Stage::Ended => unreachable!("recovery ended before"),
         };
         next.unwrap_or_else(Next::Refused)
@@ -244,7 +242,6 @@ impl Recovery {
         let replay = Box::new(Replay {
             root,
             contents: Contents::new(map),
-            frame_ends: VecDeque::new(),
             end: superblock.checkpoint,
             last: None,
         });
@@ -351,15 +348,18 @@ impl Recovery {
         Next::Sync
     }
 
-    fn open(&mut self, replay: Replay) -> Next {
-        Next::Open(Box::new(Store::assemble(
+    fn open(&mut self, replay: Replay) -> Result<Next, OpenError> {
+        if let Some(id) = replay.contents.incomplete() {
+            let text = format!("records of volume {id} are missing");
+            return Err(OpenError::Log(text));
+        }
+        Ok(Next::Open(Box::new(Store::assemble(
             self.config,
             replay.root.superblock,
             replay.contents,
-            replay.frame_ends,
             replay.end,
             replay.root.repair,
-        )))
+        ))))
     }
 }
 
@@ -367,16 +367,15 @@ impl Replay {
     fn apply(&mut self, frame: &Frame) -> Result<(), OpenError> {
         let layout = &self.root.superblock.layout;
         let at = frame.head.position.0 % layout.log_bytes();
-        self.contents
-            .replay(frame, layout.log_start().plus(at))
-            .map_err(OpenError::Log)?;
         self.end = LogPoint {
             seq: frame.head.seq,
             position: Position(frame.head.position.0 + frame.bytes()),
             chain: frame.chain,
         };
-        self.frame_ends.push_back(self.end);
-        Ok(())
+        self.contents.frames.push(self.end);
+        self.contents
+            .replay(frame, layout.log_start().plus(at))
+            .map_err(OpenError::Log)
     }
 }
 

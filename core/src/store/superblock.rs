@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 /// Every superblock begins with this.
 pub const MAGIC: [u8; 8] = *b"HOLDFAST";
 /// The format that this build reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const CRC_AT: usize = BLOCK_BYTES - 4;
 const ROOTS_AT: usize = 80;

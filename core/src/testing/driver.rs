@@ -5,11 +5,13 @@ use crate::block::{BlockRange, StoreOffset};
 use crate::checksum::crc32c;
 use crate::id::VolumeId;
 use crate::limits::BLOCK_BYTES;
+use crate::lsn::{Epoch, Lsn};
+use crate::store::append::AppendBody;
 use crate::store::machine::Store;
 use crate::store::recovery::{Next, OpenError, Recovery};
 use crate::store::{
     Config, CopyFailure, CopySource, Data, Effect, Event, IoFailure, IoId, Location, Lookup,
-    PayloadId, PayloadSlice, RequestError, Tag,
+    PayloadId, PayloadSlice, PendingPayload, PendingRecord, RequestError, Tag,
 };
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
@@ -31,6 +33,10 @@ pub struct Driver {
     pub failed: Option<String>,
     /// Blocks that were found damaged while they were moved.
     pub lost: Vec<(VolumeId, u64)>,
+    /// Records of shared volumes that began here, since they were last taken.
+    pub appended: Vec<Record>,
+    /// What of shared volumes became durable since that was last taken.
+    pub durable: Vec<(VolumeId, Lsn)>,
     /// Which operations fail.
     pub faults: Faults,
     now: Duration,
@@ -38,6 +44,19 @@ pub struct Driver {
     payloads: BTreeMap<PayloadId, Vec<Rc<BlockBytes>>>,
     next_payload: u32,
     rng: Rng,
+}
+
+/// A record as one copy of a volume sends it to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Its reign.
+    pub epoch: Epoch,
+    /// What it says.
+    pub body: AppendBody,
+    /// Its data.
+    pub blocks: Vec<Rc<BlockBytes>>,
 }
 
 /// Operations that fail, counted down: the one that finds its counter at 0.
@@ -79,6 +98,8 @@ impl Driver {
             completed: Vec::new(),
             failed: None,
             lost: Vec::new(),
+            appended: Vec::new(),
+            durable: Vec::new(),
             faults: Faults::default(),
             now: Duration::ZERO,
             running: Vec::new(),
@@ -108,13 +129,8 @@ impl Driver {
         blocks: Vec<Rc<BlockBytes>>,
     ) {
         assert_eq!(blocks.len(), range.count as usize);
-        let checksums = blocks
-            .iter()
-            .map(|block| crc32c(block.as_slice()))
-            .collect();
-        let payload = PayloadId(self.next_payload);
-        self.next_payload += 1;
-        self.payloads.insert(payload, blocks);
+        let checksums = checksums(&blocks);
+        let payload = self.hold(blocks);
         self.event(Event::Write {
             tag,
             volume,
@@ -122,6 +138,43 @@ impl Driver {
             checksums,
             payload,
         });
+    }
+
+    /// Keeps data in memory until the machine releases it.
+    pub fn hold(&mut self, blocks: Vec<Rc<BlockBytes>>) -> PayloadId {
+        let payload = PayloadId(self.next_payload);
+        self.next_payload += 1;
+        self.payloads.insert(payload, blocks);
+        payload
+    }
+
+    /// Records of a shared volume that are not known to be committed, with their data.
+    pub fn pending(&self, volume: VolumeId, from: Lsn) -> Vec<Record> {
+        let record = |pending: PendingRecord| {
+            let checksums = pending.body.checksums();
+            let stored = |at: StoreOffset, index: usize, checksum: u32| {
+                let from = at.plus((index * BLOCK_BYTES) as u64);
+                match self.read_block(from, checksum) {
+                    BlockRead::Data(block) => block,
+                    other => panic!("a pending block is {other:?}"),
+                }
+            };
+            let blocks = match pending.payload {
+                PendingPayload::None => Vec::new(),
+                PendingPayload::Held(slice) => self.held(&slice).to_vec(),
+                PendingPayload::Stored(at) => (0..)
+                    .zip(checksums)
+                    .map(|(index, checksum)| stored(at, index, *checksum))
+                    .collect(),
+            };
+            Record {
+                lsn: pending.lsn,
+                epoch: pending.epoch,
+                body: pending.body,
+                blocks,
+            }
+        };
+        self.store.pending(volume, from).map(record).collect()
     }
 
     /// Operations under way.
@@ -234,7 +287,22 @@ impl Driver {
                 let released = self.payloads.remove(&payload);
                 assert!(released.is_some(), "released once");
             }
-            Effect::Appended { .. } | Effect::Durable { .. } => {}
+            Effect::Appended {
+                lsn,
+                epoch,
+                body,
+                payload,
+                ..
+            } => {
+                let blocks = payload.map_or(Vec::new(), |slice| self.held(&slice).to_vec());
+                self.appended.push(Record {
+                    lsn,
+                    epoch,
+                    body,
+                    blocks,
+                });
+            }
+            Effect::Durable { volume, lsn } => self.durable.push((volume, lsn)),
             Effect::Lost { volume, block } => self.lost.push((volume, block.0)),
             Effect::Failed { reason } => self.failed = Some(reason),
         }
@@ -255,12 +323,14 @@ impl Driver {
         self.running.push(Running::Copy(io, id));
     }
 
+    fn held(&self, slice: &PayloadSlice) -> &[Rc<BlockBytes>] {
+        let payload = &self.payloads[&slice.payload];
+        let first = slice.first_block as usize;
+        &payload[first..first + slice.blocks as usize]
+    }
+
     fn gather(&self, offset: StoreOffset, data: Data) -> Write {
-        let blocks = |slice: &PayloadSlice| {
-            let payload = &self.payloads[&slice.payload];
-            let first = slice.first_block as usize;
-            &payload[first..first + slice.blocks as usize]
-        };
+        let blocks = |slice: &PayloadSlice| self.held(slice);
         match data {
             Data::Bytes(bytes) => Write::of_bytes(offset, &bytes),
             Data::Payload(slice) => Write::of_blocks(offset, blocks(&slice).to_vec()),
@@ -290,6 +360,12 @@ fn fault(after: &mut Option<u32>) -> Result<(), IoFailure> {
         }
         None => Ok(()),
     }
+}
+
+/// CRC32C of each block.
+pub fn checksums(blocks: &[Rc<BlockBytes>]) -> Vec<u32> {
+    let checksum = |block: &Rc<BlockBytes>| crc32c(block.as_slice());
+    blocks.iter().map(checksum).collect()
 }
 
 /// Runs the recovery machine over an image. Also gives what it found.

@@ -139,7 +139,7 @@ fn check_frame(bytes: &[u8], store: StoreId) {
     let mut builder = FrameBuilder::default();
     for record in &decoded.records {
         let reference = reference(&record.body);
-        if builder.bytes_with(&reference).is_none() {
+        if builder.bytes_with(&record.head, &reference).is_none() {
             return; // No frame that we would write.
         }
         builder.push(record.head, &reference);
@@ -168,15 +168,23 @@ fn reference(body: &RecordBody) -> RecordRef<'_> {
             checksums,
         },
         RecordBody::Unmap(range) => RecordRef::Unmap(*range),
-        RecordBody::Create { size_blocks } => RecordRef::Create {
+        RecordBody::Create {
+            size_blocks,
+            sharing,
+        } => RecordRef::Create {
             size_blocks: *size_blocks,
+            sharing: *sharing,
         },
         RecordBody::Resize { size_blocks } => RecordRef::Resize {
             size_blocks: *size_blocks,
         },
-        RecordBody::SetEpoch => RecordRef::SetEpoch,
+        RecordBody::SetEpoch(sharing) => RecordRef::SetEpoch(*sharing),
         RecordBody::Remove => RecordRef::Remove,
         RecordBody::Attributes(bytes) => RecordRef::Attributes(bytes),
+        RecordBody::Promise => RecordRef::Promise,
+        RecordBody::Adopt(adoption) => RecordRef::Adopt(adoption),
+        RecordBody::EndResync => RecordRef::EndResync,
+        RecordBody::Commit => RecordRef::Commit,
     }
 }
 

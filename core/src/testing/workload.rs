@@ -615,7 +615,7 @@ fn range(first: u64, count: u64) -> BlockRange {
 }
 
 /// A block that says what, where and whose it is, all over.
-fn content(id: VolumeId, place: u64, value: u64) -> Rc<BlockBytes> {
+pub(super) fn content(id: VolumeId, place: u64, value: u64) -> Rc<BlockBytes> {
     let mut pattern = [0; 32];
     pattern[..8].copy_from_slice(&value.to_le_bytes());
     pattern[8..16].copy_from_slice(&place.to_le_bytes());
@@ -627,7 +627,7 @@ fn content(id: VolumeId, place: u64, value: u64) -> Rc<BlockBytes> {
     Rc::new(block)
 }
 
-fn attributes(value: u64) -> Vec<u8> {
+pub(super) fn attributes(value: u64) -> Vec<u8> {
     // Up to three pages, now and then as many as there can be.
     let long = if value.is_multiple_of(16) {
         32_000

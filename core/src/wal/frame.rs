@@ -5,11 +5,16 @@
 //!         32 frame number u64  40 position u64      48 chain u32 (header CRC of the frame before)
 //!         52 record count u32  56 record bytes u32  60 payload blocks u32
 //!         64 CRC32C of the header with this field zero               68 zero .. 80 records, zero padding
-//! record   0 kind u8   1 volume [16]  17 epoch u64  25 LSN u64  33 body
+//! record   0 kind u8 (+ 128: resync data)   1 volume [16]  17 epoch u64  25 LSN u64  33 (resync cursor u64,) body
 //! body     Write: first block u64, count u16, count x CRC32C (its payload follows in the frame)
 //!          Map: chunk index u64, physical chunk u32, 16 x CRC32C      Unmap: first block u64, count u32
-//!          Create, Resize: size in blocks u64    SetEpoch, Remove: nothing    Attributes: length u32, bytes
+//!          Create: size in blocks u64, sharing u8    Resize: size in blocks u64    SetEpoch: sharing u8
+//!          Attributes: length u32, bytes    Remove, Promise, EndResync, Commit: nothing
+//!          Adopt: keep LSN u64, resync u8, its base u64, its cursor u64, count u8, count x (epoch u64, start LSN u64)
 //! ```
+//! Of Promise, Adopt, EndResync, Commit and resync data the LSN is no record's own: the last one before it, for
+//! Adopt the position from there on, for Commit the last committed one.
+//!
 //! The position names lap and offset in one number, so a frame of an earlier lap, of another place or
 //! of another store is never taken for one of this lap. The chain binds a frame to the one before it.
 
@@ -22,21 +27,29 @@ use crate::limits::{
     FRAME_PAYLOAD_BYTES_MAX, FRAME_RECORDS_MAX,
 };
 use crate::lsn::{Epoch, FrameSeq, Lsn};
+use crate::replication::Reign;
+use crate::store::append::{Resync, Sharing};
 use alloc::vec;
 use alloc::vec::Vec;
 
 const MAGIC: [u8; 8] = *b"HFFRAME1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 80;
 const CRC_AT: usize = 64;
 const RECORD_HEAD_BYTES: usize = 33;
+const CURSOR_BYTES: usize = 8;
+/// Set in the kind of a record that is resync data.
+const FILL: u8 = 0x80;
+
+/// Reigns in one Adopt record at most.
+pub const ADOPTED_REIGNS_MAX: usize = 64;
 
 const _: () = assert!(
-    HEAD_BYTES + FRAME_RECORDS_MAX * (RECORD_HEAD_BYTES + 12 + 4 * CHUNK_BLOCKS)
+    HEAD_BYTES + FRAME_RECORDS_MAX * (RECORD_HEAD_BYTES + CURSOR_BYTES + 12 + 4 * CHUNK_BLOCKS)
         <= FRAME_HEADER_BYTES_MAX
 );
 const _: () = assert!(
-    HEAD_BYTES + RECORD_HEAD_BYTES + 4 + ATTRIBUTES_BYTES_MAX + BLOCK_BYTES
+    HEAD_BYTES + RECORD_HEAD_BYTES + CURSOR_BYTES + 4 + ATTRIBUTES_BYTES_MAX + BLOCK_BYTES
         <= FRAME_HEADER_BYTES_MAX
 );
 
@@ -82,8 +95,38 @@ pub struct RecordHead {
     pub volume: VolumeId,
     /// The reign it was written in (the one that begins, for `SetEpoch` and `Create`).
     pub epoch: Epoch,
-    /// Its number in the volume.
+    /// Its number in the volume, or its place between them.
     pub lsn: Lsn,
+    /// Resync data: everything below this block has been filled.
+    pub fill: Option<Block>,
+}
+
+/// How a copy comes to follow a reign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// Records above it that are not committed are dropped.
+    pub keep: Lsn,
+    /// The copy lacks changes from here on.
+    pub resync: Option<Resync>,
+    /// The primary's reigns up to the position that is adopted, ascending.
+    pub reigns: Vec<Reign>,
+}
+
+impl Adoption {
+    /// Whether a copy that has `committed` and `appended` can adopt the position `cut` so.
+    pub fn fits(&self, committed: Lsn, appended: Lsn, cut: Lsn) -> bool {
+        let rising =
+            |pair: &[Reign]| pair[0].epoch < pair[1].epoch && pair[0].start < pair[1].start;
+        let jumps = self.keep < cut;
+        let last = self.reigns.last();
+        (committed..=appended).contains(&self.keep)
+            && self.keep <= cut
+            && (!jumps || self.resync.is_some())
+            && self.resync.is_none_or(|resync| resync.base <= cut)
+            && self.reigns.len() <= ADOPTED_REIGNS_MAX
+            && self.reigns.windows(2).all(rising)
+            && last.is_none_or(|reign| reign.start <= cut)
+    }
 }
 
 /// One decoded record.
@@ -120,18 +163,28 @@ pub enum RecordBody {
     Create {
         /// Its size in blocks.
         size_blocks: u64,
+        /// Whether it has other copies.
+        sharing: Sharing,
     },
     /// The volume has another size.
     Resize {
         /// Its size in blocks.
         size_blocks: u64,
     },
-    /// A reign begins; the record's epoch is the new one.
-    SetEpoch,
+    /// A reign begins; the record's epoch is the new one. Says who decides what is committed.
+    SetEpoch(Sharing),
     /// The volume ceases to exist.
     Remove,
     /// Its attributes blob.
     Attributes(Vec<u8>),
+    /// No epoch below the record's is obeyed.
+    Promise,
+    /// The copy follows the record's epoch from the record's position on.
+    Adopt(Adoption),
+    /// The copy lacks nothing any more.
+    EndResync,
+    /// Records up to this LSN are known to be committed.
+    Commit,
 }
 
 /// A record to be encoded; borrows, so that the hot path copies nothing.
@@ -159,6 +212,8 @@ pub enum RecordRef<'a> {
     Create {
         /// Its size in blocks.
         size_blocks: u64,
+        /// Whether it has other copies.
+        sharing: Sharing,
     },
     /// As [`RecordBody::Resize`].
     Resize {
@@ -166,11 +221,19 @@ pub enum RecordRef<'a> {
         size_blocks: u64,
     },
     /// As [`RecordBody::SetEpoch`].
-    SetEpoch,
+    SetEpoch(Sharing),
     /// As [`RecordBody::Remove`].
     Remove,
     /// As [`RecordBody::Attributes`].
     Attributes(&'a [u8]),
+    /// As [`RecordBody::Promise`].
+    Promise,
+    /// As [`RecordBody::Adopt`].
+    Adopt(&'a Adoption),
+    /// As [`RecordBody::EndResync`].
+    EndResync,
+    /// As [`RecordBody::Commit`].
+    Commit,
 }
 
 impl RecordRef<'_> {
@@ -181,9 +244,15 @@ impl RecordRef<'_> {
                 RecordRef::Write { checksums, .. } => 10 + 4 * checksums.len(),
                 RecordRef::Map { .. } => 12 + 4 * CHUNK_BLOCKS,
                 RecordRef::Unmap(_) => 12,
-                RecordRef::Create { .. } | RecordRef::Resize { .. } => 8,
-                RecordRef::SetEpoch | RecordRef::Remove => 0,
+                RecordRef::Create { .. } => 9,
+                RecordRef::Resize { .. } => 8,
+                RecordRef::SetEpoch(_) => 1,
                 RecordRef::Attributes(bytes) => 4 + bytes.len(),
+                RecordRef::Adopt(adoption) => 26 + 16 * adoption.reigns.len(),
+                RecordRef::Remove
+                | RecordRef::Promise
+                | RecordRef::EndResync
+                | RecordRef::Commit => 0,
             }
     }
 
@@ -202,9 +271,13 @@ impl RecordRef<'_> {
             RecordRef::Unmap(_) => 3,
             RecordRef::Create { .. } => 4,
             RecordRef::Resize { .. } => 5,
-            RecordRef::SetEpoch => 6,
+            RecordRef::SetEpoch(_) => 6,
             RecordRef::Remove => 7,
             RecordRef::Attributes(_) => 8,
+            RecordRef::Promise => 9,
+            RecordRef::Adopt(_) => 10,
+            RecordRef::EndResync => 11,
+            RecordRef::Commit => 12,
         }
     }
 }
@@ -231,8 +304,10 @@ impl Default for FrameBuilder {
 
 impl FrameBuilder {
     /// Bytes of the frame if `record` joined it, or `None` when a limit forbids that.
-    pub fn bytes_with(&self, record: &RecordRef<'_>) -> Option<u64> {
-        let header = (self.header.len() + record.header_bytes()).next_multiple_of(BLOCK_BYTES);
+    pub fn bytes_with(&self, head: &RecordHead, record: &RecordRef<'_>) -> Option<u64> {
+        let cursor = if head.fill.is_some() { CURSOR_BYTES } else { 0 };
+        let header = self.header.len() + record.header_bytes() + cursor;
+        let header = header.next_multiple_of(BLOCK_BYTES);
         let payload = (self.payload_blocks + record.payload_blocks()) * BLOCK_BYTES;
         let fits = header <= FRAME_HEADER_BYTES_MAX
             && payload <= FRAME_PAYLOAD_BYTES_MAX
@@ -243,10 +318,13 @@ impl FrameBuilder {
     /// Adds a record; [`Self::bytes_with`] allowed it.
     pub fn push(&mut self, head: RecordHead, record: &RecordRef<'_>) {
         let bytes = &mut self.header;
-        bytes.push(record.kind());
+        bytes.push(record.kind() | if head.fill.is_some() { FILL } else { 0 });
         bytes.extend_from_slice(&head.volume.0);
         bytes.extend_from_slice(&head.epoch.0.to_le_bytes());
         bytes.extend_from_slice(&head.lsn.0.to_le_bytes());
+        if let Some(cursor) = head.fill {
+            bytes.extend_from_slice(&cursor.0.to_le_bytes());
+        }
         match *record {
             RecordRef::Write { first, checksums } => {
                 let count = u16::try_from(checksums.len()).expect("a frame has fewer blocks");
@@ -267,10 +345,19 @@ impl FrameBuilder {
                 bytes.extend_from_slice(&range.first.0.to_le_bytes());
                 bytes.extend_from_slice(&range.count.to_le_bytes());
             }
-            RecordRef::Create { size_blocks } | RecordRef::Resize { size_blocks } => {
+            RecordRef::Create {
+                size_blocks,
+                sharing,
+            } => {
+                bytes.extend_from_slice(&size_blocks.to_le_bytes());
+                bytes.push(sharing_code(sharing));
+            }
+            RecordRef::Resize { size_blocks } => {
                 bytes.extend_from_slice(&size_blocks.to_le_bytes());
             }
-            RecordRef::SetEpoch | RecordRef::Remove => {}
+            RecordRef::SetEpoch(sharing) => bytes.push(sharing_code(sharing)),
+            RecordRef::Adopt(adoption) => extend_adoption(bytes, adoption),
+            RecordRef::Remove | RecordRef::Promise | RecordRef::EndResync | RecordRef::Commit => {}
             RecordRef::Attributes(blob) => {
                 let length = u32::try_from(blob.len()).expect("bounded by ATTRIBUTES_BYTES_MAX");
                 bytes.extend_from_slice(&length.to_le_bytes());
@@ -389,6 +476,27 @@ fn extend_checksums(bytes: &mut Vec<u8>, checksums: &[u32]) {
     }
 }
 
+fn sharing_code(sharing: Sharing) -> u8 {
+    match sharing {
+        Sharing::Alone => 0,
+        Sharing::Shared => 1,
+    }
+}
+
+fn extend_adoption(bytes: &mut Vec<u8>, adoption: &Adoption) {
+    let count = u8::try_from(adoption.reigns.len()).expect("at most ADOPTED_REIGNS_MAX");
+    let resync = adoption.resync.unwrap_or_default();
+    bytes.extend_from_slice(&adoption.keep.0.to_le_bytes());
+    bytes.push(u8::from(adoption.resync.is_some()));
+    bytes.extend_from_slice(&resync.base.0.to_le_bytes());
+    bytes.extend_from_slice(&resync.cursor.0.to_le_bytes());
+    bytes.push(count);
+    for reign in &adoption.reigns {
+        bytes.extend_from_slice(&reign.epoch.0.to_le_bytes());
+        bytes.extend_from_slice(&reign.start.0.to_le_bytes());
+    }
+}
+
 fn decode_records(mut bytes: &[u8], count: usize, payload_blocks: usize) -> Option<Vec<Record>> {
     if count > FRAME_RECORDS_MAX {
         return None;
@@ -407,12 +515,29 @@ fn decode_records(mut bytes: &[u8], count: usize, payload_blocks: usize) -> Opti
 
 fn decode_record(bytes: &mut &[u8]) -> Option<Record> {
     let [kind] = take::<1>(bytes)?;
-    let head = RecordHead {
+    let mut head = RecordHead {
         volume: VolumeId(take(bytes)?),
         epoch: Epoch(take_u64(bytes)?),
         lsn: Lsn(take_u64(bytes)?),
+        fill: None,
     };
-    let body = match kind {
+    if kind & FILL != 0 {
+        head.fill = Some(Block(take_u64(bytes)?));
+    }
+    let body = decode_body(kind & !FILL, bytes)?;
+    let may_fill = matches!(
+        body,
+        RecordBody::Write { .. }
+            | RecordBody::Map { .. }
+            | RecordBody::Unmap(_)
+            | RecordBody::Resize { .. }
+            | RecordBody::Attributes(_)
+    );
+    (may_fill || head.fill.is_none()).then_some(Record { head, body })
+}
+
+fn decode_body(kind: u8, bytes: &mut &[u8]) -> Option<RecordBody> {
+    Some(match kind {
         1 => {
             let first = Block(take_u64(bytes)?);
             let count = u16::from_le_bytes(take(bytes)?) as usize;
@@ -437,11 +562,12 @@ fn decode_record(bytes: &mut &[u8]) -> Option<Record> {
         }),
         4 => RecordBody::Create {
             size_blocks: take_u64(bytes)?,
+            sharing: take_sharing(bytes)?,
         },
         5 => RecordBody::Resize {
             size_blocks: take_u64(bytes)?,
         },
-        6 => RecordBody::SetEpoch,
+        6 => RecordBody::SetEpoch(take_sharing(bytes)?),
         7 => RecordBody::Remove,
         8 => {
             let length = take_u32(bytes)? as usize;
@@ -449,9 +575,47 @@ fn decode_record(bytes: &mut &[u8]) -> Option<Record> {
             *bytes = rest;
             RecordBody::Attributes(blob.to_vec())
         }
+        9 => RecordBody::Promise,
+        10 => RecordBody::Adopt(take_adoption(bytes)?),
+        11 => RecordBody::EndResync,
+        12 => RecordBody::Commit,
         _ => return None,
+    })
+}
+
+fn take_sharing(bytes: &mut &[u8]) -> Option<Sharing> {
+    match take(bytes)? {
+        [0] => Some(Sharing::Alone),
+        [1] => Some(Sharing::Shared),
+        _ => None,
+    }
+}
+
+fn take_adoption(bytes: &mut &[u8]) -> Option<Adoption> {
+    let keep = Lsn(take_u64(bytes)?);
+    let [resyncs] = take(bytes)?;
+    let resync = Resync {
+        base: Lsn(take_u64(bytes)?),
+        cursor: Block(take_u64(bytes)?),
     };
-    Some(Record { head, body })
+    let [count] = take(bytes)?;
+    let mut reigns = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        reigns.push(Reign {
+            epoch: Epoch(take_u64(bytes)?),
+            start: Lsn(take_u64(bytes)?),
+        });
+    }
+    let sound = match resyncs {
+        0 => resync == Resync::default(),
+        code => code == 1,
+    };
+    let sound = sound && reigns.len() <= ADOPTED_REIGNS_MAX;
+    sound.then_some(Adoption {
+        keep,
+        resync: (resyncs == 1).then_some(resync),
+        reigns,
+    })
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {

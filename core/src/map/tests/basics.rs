@@ -8,6 +8,7 @@ use crate::block::{ChunkIndex, PhysicalChunk};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, VOLUMES_PER_STORE_MAX};
 use crate::lsn::{Epoch, FrameSeq, Lsn};
 use crate::map::Map;
+use crate::map::VolumeRecord;
 use crate::map::entry::Entry;
 use std::vec;
 use std::vec::Vec;
@@ -42,7 +43,12 @@ fn what_was_put_is_there_after_checkpoint_and_load() {
         put_fresh(&mut map, volume, index, FrameSeq(1));
         assert_eq!(map.check(), []);
     }
-    map.set_volume(volume, 1 << 34, Epoch(3), Lsn(9));
+    let after = VolumeRecord {
+        epoch: Epoch(3),
+        lsn: Lsn(9),
+        ..record(1)
+    };
+    map.set_volume(volume, after);
     map.set_attributes(volume, &[5; 4001]);
     checkpoint(&mut map, &mut disk, FrameSeq(1));
     assert!(!map.is_dirty());

@@ -249,7 +249,7 @@ const ROWS: &[(&str, Plant, Expect, Fate)] = &[
             let slot = s.slot(PageKind::Volumes);
             forge(&mut s.disk, slot, &|body| body[32] ^= 1);
         },
-        |f| matches!(f, Finding::TableDiffers(1)),
+        |f| matches!(f, Finding::TableDiffers(2)),
         Fate::Refuses,
     ),
     (
@@ -428,7 +428,7 @@ const ROWS: &[(&str, Plant, Expect, Fate)] = &[
     ),
     (
         "volume twice",
-        |s| s.forge_kind(PageKind::Volumes, |body| body.copy_within(0..16, 128)),
+        |s| s.forge_kind(PageKind::Volumes, |body| body.copy_within(0..16, 240)),
         |f| matches!(f, Finding::VolumeTwice(_)),
         Fate::Refuses,
     ),

@@ -2,10 +2,12 @@
 
 use super::super::page::{PageKind, identify};
 use super::{Disk, checkpoint, geometry, record};
-use crate::block::{ChunkIndex, PhysicalChunk};
+use crate::block::{Block, ChunkIndex, PhysicalChunk};
 use crate::lsn::{Epoch, FrameSeq, Lsn};
-use crate::map::Map;
 use crate::map::entry::Entry;
+use crate::map::{CopyRecord, Map, VolumeRecord};
+use crate::replication::Reign;
+use crate::store::append::{Resync, Sharing};
 use std::fmt::Write as _;
 use std::string::String;
 
@@ -14,7 +16,28 @@ fn sample() -> Disk {
     let (mut map, mut disk) = (Map::new(geometry(1500, 512)), Disk::default());
     let volume = map.create_volume(record(0x11)).unwrap();
     let doomed = map.create_volume(record(0x22)).unwrap();
-    map.set_volume(volume, 0x1_2345_6789, Epoch(5), Lsn(77));
+    let reign = |epoch, start| Reign {
+        epoch: Epoch(epoch),
+        start: Lsn(start),
+    };
+    let none = Reign::default();
+    let after = VolumeRecord {
+        size_blocks: 0x1_2345_6789,
+        epoch: Epoch(5),
+        lsn: Lsn(77),
+        copy: CopyRecord {
+            sharing: Sharing::Shared,
+            promised: Epoch(6),
+            appended: Lsn(78),
+            resync: Some(Resync {
+                base: Lsn(0x44),
+                cursor: Block(0x55),
+            }),
+            reigns: [reign(2, 1), reign(5, 0x33), none, none, none],
+        },
+        ..record(0x11)
+    };
+    map.set_volume(volume, after);
     map.set_attributes(volume, b"attributes of a volume");
     map.remove_volume(doomed);
     for (index, chunk) in [(3, 0x102), (60, 0x4ff)] {
@@ -118,16 +141,20 @@ fn volumes() {
     check(
         PageKind::Volumes,
         "
-        000: 48464d50 01000500 1f3cd7db 07000000
+        000: 48464d50 01000500 cb06ba19 07000000
         010: 07070707 07070707 07070707 07070707
         020: 00000000 00000000 04030201 00000000
         060: 11111111 11111111 11111111 11111111
         070: 89674523 01000000 05000000 00000000
         080: 4d000000 00000000 03000000 d344b855
-        090: 01010000 16000000 04000000 6c0a47fd
-        0e0: 22222222 22222222 22222222 22222222
-        0f0: 00000000 04000000 01000000 00000000
-        110: 03000000 00000000 00000000 00000000
+        090: 0d010000 16000000 04000000 6c0a47fd
+        0e0: 06000000 00000000 4e000000 00000000
+        0f0: 44000000 00000000 55000000 00000000
+        100: 02000000 00000000 01000000 00000000
+        110: 05000000 00000000 33000000 00000000
+        150: 22222222 22222222 22222222 22222222
+        160: 00000000 04000000 01000000 00000000
+        180: 03000000 00000000 00000000 00000000
         ",
     );
 }
@@ -137,10 +164,10 @@ fn volumes_interior() {
     check(
         PageKind::VolumesInterior,
         "
-        000: 48464d50 01000601 708678ab 08000000
+        000: 48464d50 01000601 f38819af 08000000
         010: 07070707 07070707 07070707 07070707
         020: 00000000 00000000 04030201 00000000
-        060: 08000000 1f3cd7db 00000000 00000000
+        060: 08000000 cb06ba19 00000000 00000000
         ",
     );
 }
@@ -166,9 +193,9 @@ fn roots() {
         .chunks(8)
         .map(|row| u64::from_be_bytes(row.try_into().unwrap()));
     let expected = [
-        0x0900_0000_7086_78ab,
-        0x0b01_0000_b214_087e,
+        0x0900_0000_f388_19af,
+        0x0b01_0000_311a_697a,
         0x0700_0000_6e57_1e77,
     ];
-    assert!(rows.eq(expected));
+    assert_eq!(rows.collect::<std::vec::Vec<u64>>(), expected);
 }

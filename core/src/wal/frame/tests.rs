@@ -10,7 +10,7 @@ use std::println;
 const STORE: StoreId = StoreId([0xa1; 16]);
 
 /// CRC32C of the whole golden header block.
-const GOLDEN: u32 = 3_825_516_656;
+const GOLDEN: u32 = 382_186_808;
 
 fn head() -> FrameHead {
     FrameHead {
@@ -26,6 +26,7 @@ fn record_head(lsn: u64) -> RecordHead {
         volume: VolumeId([0xb2; 16]),
         epoch: Epoch(3),
         lsn: Lsn(lsn),
+        fill: None,
     }
 }
 
@@ -44,11 +45,28 @@ fn all_kinds() -> Vec<RecordBody> {
             first: Block(100),
             count: 50,
         }),
-        RecordBody::Create { size_blocks: 4096 },
+        RecordBody::Create {
+            size_blocks: 4096,
+            sharing: Sharing::Shared,
+        },
         RecordBody::Resize { size_blocks: 8192 },
-        RecordBody::SetEpoch,
+        RecordBody::SetEpoch(Sharing::Shared),
         RecordBody::Attributes(vec![1, 2, 3]),
         RecordBody::Remove,
+        RecordBody::Promise,
+        RecordBody::Adopt(Adoption {
+            keep: Lsn(5),
+            resync: Some(Resync {
+                base: Lsn(4),
+                cursor: Block(64),
+            }),
+            reigns: vec![Reign {
+                epoch: Epoch(2),
+                start: Lsn(3),
+            }],
+        }),
+        RecordBody::EndResync,
+        RecordBody::Commit,
     ]
 }
 
@@ -68,23 +86,33 @@ fn borrow(body: &RecordBody) -> RecordRef<'_> {
             checksums,
         },
         RecordBody::Unmap(range) => RecordRef::Unmap(*range),
-        RecordBody::Create { size_blocks } => RecordRef::Create {
+        RecordBody::Create {
+            size_blocks,
+            sharing,
+        } => RecordRef::Create {
             size_blocks: *size_blocks,
+            sharing: *sharing,
         },
         RecordBody::Resize { size_blocks } => RecordRef::Resize {
             size_blocks: *size_blocks,
         },
-        RecordBody::SetEpoch => RecordRef::SetEpoch,
+        RecordBody::SetEpoch(sharing) => RecordRef::SetEpoch(*sharing),
         RecordBody::Remove => RecordRef::Remove,
         RecordBody::Attributes(bytes) => RecordRef::Attributes(bytes),
+        RecordBody::Promise => RecordRef::Promise,
+        RecordBody::Adopt(adoption) => RecordRef::Adopt(adoption),
+        RecordBody::EndResync => RecordRef::EndResync,
+        RecordBody::Commit => RecordRef::Commit,
     }
 }
 
 fn build(bodies: &[RecordBody]) -> Vec<u8> {
     let mut builder = FrameBuilder::default();
     for (lsn, body) in (1..).zip(bodies) {
-        assert!(builder.bytes_with(&borrow(body)).is_some());
-        builder.push(record_head(lsn), &borrow(body));
+        let mut head = record_head(lsn);
+        head.fill = matches!(body, RecordBody::Unmap(_)).then_some(Block(0x77));
+        assert!(builder.bytes_with(&head, &borrow(body)).is_some());
+        builder.push(head, &borrow(body));
     }
     let bytes = builder.bytes();
     let (mut frame, _) = builder.finish(head());
@@ -106,14 +134,14 @@ fn bytes_on_the_disk_do_not_change() {
     let frame = build(&all_kinds());
     let golden = concat!(
         "48464652414d4531",
-        "01000000",
+        "02000000",
         "00100000",
         "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
         "0700000000000000",
         "0020010000000000",
         "efbeadde",
-        "08000000",
-        "89010000",
+        "0c000000",
+        "41020000",
         "02000000",
     );
     assert_eq!(hex(&frame[..64]), golden);
@@ -143,7 +171,9 @@ fn every_kind_of_record_comes_back() {
         .collect();
     assert_eq!(bodies, all_kinds());
     let lsns = frame.records.iter().map(|record| record.head.lsn.0);
-    assert!(lsns.eq(1..=8));
+    assert!(lsns.eq(1..=12));
+    let cursors = frame.records.iter().map(|record| record.head.fill);
+    assert_eq!(cursors.flatten().count(), 1);
     assert_eq!(first_bad_payload(&frame, &bytes), None);
 }
 
@@ -179,20 +209,32 @@ fn limits_of_a_frame_are_kept() {
         checksums: &checksums,
     };
     let mut count = 0;
-    while builder.bytes_with(&record).is_some() {
+    while builder.bytes_with(&record_head(1), &record).is_some() {
         builder.push(record_head(1), &record);
         count += 1;
     }
     assert_eq!(count * CHUNK_BLOCKS * BLOCK_BYTES, FRAME_PAYLOAD_BYTES_MAX);
     let mut builder = FrameBuilder::default();
     for _ in 0..FRAME_RECORDS_MAX {
-        assert!(builder.bytes_with(&RecordRef::Remove).is_some());
+        assert!(
+            builder
+                .bytes_with(&record_head(1), &RecordRef::Remove)
+                .is_some()
+        );
         builder.push(record_head(1), &RecordRef::Remove);
     }
-    assert!(builder.bytes_with(&RecordRef::Remove).is_none());
+    assert!(
+        builder
+            .bytes_with(&record_head(1), &RecordRef::Remove)
+            .is_none()
+    );
     let blob = vec![0; ATTRIBUTES_BYTES_MAX];
     let record = RecordRef::Attributes(&blob);
-    assert!(FrameBuilder::default().bytes_with(&record).is_some());
+    assert!(
+        FrameBuilder::default()
+            .bytes_with(&record_head(1), &record)
+            .is_some()
+    );
 }
 
 /// Goal: no bytes make the decoder panic, and none but a frame's decode. Method: frames with random

@@ -55,6 +55,7 @@ impl Log {
             volume: VolumeId([1; 16]),
             epoch: Epoch(1),
             lsn: Lsn(1),
+            fill: None,
         };
         let record = RecordRef::Write {
             first: Block(0),
