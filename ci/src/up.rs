@@ -28,8 +28,8 @@ const CONTROL_BOUND: Duration = Duration::from_secs(30);
 /// Stores are open within this time (a full log is read at the speed of the disk).
 const STORES_BOUND: Duration = Duration::from_secs(120);
 
-/// All volumes are served within this time after their creation.
-const VOLUMES_BOUND: Duration = Duration::from_secs(60);
+/// Volumes are served within this time after their creation; one that is not is said to be so.
+const VOLUMES_BOUND: Duration = Duration::from_secs(20);
 
 /// How often a state is looked at while waiting.
 const POLL: Duration = Duration::from_millis(50);
@@ -114,11 +114,11 @@ impl Running {
         for name in &made {
             println!("volume {name} created");
         }
-        self.wait(
-            "the volumes to be served",
-            VOLUMES_BOUND,
-            CommandLine::volumes_settled,
-        )?;
+        // A volume that is refused for good must not keep the others from their hosts.
+        let until = Instant::now() + VOLUMES_BOUND;
+        self.wait("the volumes to be served", 2 * VOLUMES_BOUND, |line| {
+            line.volumes_settled() || Instant::now() > until
+        })?;
         if !self.volume.accepts() {
             let last = self.volume.last_words();
             return Err(Stop::Failed(format!(
