@@ -44,6 +44,7 @@ impl Shard {
             in_sync: bytes_of(&proposal.in_sync),
             reason: proposal.reason,
             store_id: store.0.to_vec(),
+            ..Propose::default()
         };
         self.coordinator
             .send(ToCoordinator::Propose(self.index, Box::new(propose)));
