@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/holdfast.proto",
         "proto/agents.proto",
+        "proto/members.proto",
         "proto/masters.proto",
     ];
     let files = protox::compile(files, ["proto"])?;

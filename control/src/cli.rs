@@ -47,6 +47,9 @@ pub enum Command {
     /// Look at nodes and their stores.
     #[command(subcommand, visible_alias = "n")]
     Node(NodeCommand),
+    /// Look at, add and remove masters.
+    #[command(subcommand)]
+    Master(MasterCommand),
     /// Look at what happened lately.
     #[command(subcommand)]
     Event(EventCommand),
@@ -172,6 +175,26 @@ pub enum NodeCommand {
     List,
 }
 
+/// Verbs of masters.
+#[derive(Debug, Subcommand)]
+pub enum MasterCommand {
+    /// List the masters and who leads.
+    List,
+    /// Take an empty master into the cluster: a holdfast-control started with --master and --masters.
+    /// Wait until it has caught up and votes.
+    Add {
+        /// Its gRPC address, as the other masters reach it.
+        #[arg(value_name = "ADDR:PORT")]
+        address: String,
+    },
+    /// Take a master out of the cluster. Its data stays where it is.
+    Remove {
+        /// Id of its node, or its address.
+        #[arg(value_name = "NODE")]
+        master: String,
+    },
+}
+
 /// Verbs of events.
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
@@ -276,11 +299,22 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let reply = client::Client::connect(&cli.control)?.list_nodes()?;
             print_text(&render::nodes(&reply, cli.json))
         }
+        Command::Master(command) => master(cli, command),
         Command::Event(EventCommand::List) => {
             let reply = client::Client::connect(&cli.control)?.list_events()?;
             print_text(&render::events(&reply, cli.json))
         }
     }
+}
+
+fn master(cli: &Cli, command: &MasterCommand) -> Result<(), Failure> {
+    let mut client = client::Client::connect(&cli.control)?;
+    let reply = match command {
+        MasterCommand::List => client.list_masters()?,
+        MasterCommand::Add { address } => client.add_master(address)?,
+        MasterCommand::Remove { master } => client.remove_master(master)?,
+    };
+    print_text(&render::masters(&reply, cli.json))
 }
 
 fn volume(cli: &Cli, command: &VolumeCommand) -> Result<(), Failure> {

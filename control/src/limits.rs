@@ -100,6 +100,12 @@ pub const ISCSI_NAME_BYTES_MAX: usize = 223;
 /// Time for calls under way when the process is told to stop.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
+/// A call waits so long for a leading master: the time of an election, and more.
+pub const LEAD_WAIT: Duration = Duration::from_secs(5);
+
+/// Wait before a master that ended while its process still leads is made anew.
+pub const REIGN_RETRY: Duration = Duration::from_millis(200);
+
 /// Masters at most; more make every commit slower and no failure more bearable.
 pub const MASTERS_MAX: usize = 5;
 

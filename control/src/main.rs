@@ -4,9 +4,10 @@
 //! next start checks the whole file.
 
 use clap::Parser;
-use holdfast_control::master::Lead;
+use holdfast_control::master::{Lead, leading};
+use holdfast_control::raft::{Group, Timing};
 use holdfast_control::registry::database::{Identities, Registry};
-use holdfast_control::{agent, limits, master, service};
+use holdfast_control::{agent, limits, service};
 use holdfast_core::id::{ClusterId, NodeId};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ struct Options {
     /// loopback or on a trusted network.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9480")]
     listen: SocketAddr,
+    /// Address of the gRPC interface as other masters reach it, when it is not that of --listen.
+    #[arg(long, value_name = "ADDR:PORT")]
+    advertise: Option<SocketAddr>,
     /// Path of the Unix socket for the volume server.
     #[arg(long, value_name = "SOCKET_PATH")]
     link: PathBuf,
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=off")),
         )
         .with_target(false)
         .init();
@@ -78,27 +82,38 @@ fn run(options: Options) -> Result<(), String> {
 }
 
 /// The registry, when this process is a master, and the node's identity.
-fn open(options: &Options) -> Result<(Option<master::Master>, Lead, agent::cache::Cache), String> {
+fn open(options: &Options) -> Result<(Option<Registry>, agent::cache::Cache), String> {
     let text = |error: holdfast_control::registry::database::StorageError| error.to_string();
     let known = agent::cache::peek(&options.data).map_err(text)?;
     let fresh = Identities {
-        cluster: Some(ClusterId(*uuid::Uuid::new_v4().as_bytes())),
+        // A master among others waits to be taken in by `holdfast master add`.
+        cluster: options
+            .masters
+            .is_empty()
+            .then(|| ClusterId(*uuid::Uuid::new_v4().as_bytes())),
         node: known.unwrap_or(NodeId(*uuid::Uuid::new_v4().as_bytes())),
     };
     if !options.master && !options.masters.is_empty() {
         let cache = agent::cache::Cache::open(&options.data, fresh.node).map_err(text)?;
-        return Ok((None, Lead::Elsewhere(String::new()), cache));
+        return Ok((None, cache));
     }
     let (registry, state) = Registry::open(&options.data, fresh).map_err(text)?;
     tracing::info!(cluster = %state.cluster, volumes = state.volumes.len(), "registry open");
     let cache = agent::cache::Cache::open(&options.data, state.node).map_err(text)?;
-    let (master, handle) = master::Master::start(registry, state).map_err(text)?;
-    Ok((Some(master), Lead::Here(handle), cache))
+    Ok((Some(registry), cache))
 }
 
 async fn serve(options: Options) -> Result<(), String> {
-    let (master, lead, cache) = open(&options)?;
+    let (registry, cache) = open(&options)?;
     tracing::info!(node = %cache.node(), "this node");
+    let group = match registry {
+        None => None,
+        Some(registry) => {
+            let address = options.advertise.unwrap_or(options.listen).to_string();
+            let started = Group::start(registry, cache.node(), address, Timing::default()).await;
+            Some(started.map_err(|error| error.to_string())?)
+        }
+    };
     let listener = agent::bind(&options.link)
         .map_err(|error| format!("cannot listen on {}: {error}", options.link.display()))?;
     let incoming = TcpIncoming::bind(options.listen)
@@ -114,10 +129,15 @@ async fn serve(options: Options) -> Result<(), String> {
     let (stop, stopping) = watch::channel(false);
     watch_signals(stop.clone())?;
     let (leader, leader_seen) = watch::channel(String::new());
-    let (lead_sender, lead) = watch::channel(lead);
+    let (lead_sender, lead) = watch::channel(Lead::Elsewhere(String::new()));
     let agent = agent::start(cache, identity(&options), targets(&options), leader);
     let links = tokio::spawn(agent::serve(listener, agent.handle.clone()));
-    let grpc = tokio::spawn(service::serve(incoming, lead, stopped(stopping.clone())));
+    let grpc = tokio::spawn(service::serve(
+        incoming,
+        lead,
+        group.clone(),
+        stopped(stopping.clone()),
+    ));
     tracing::info!(
         "gRPC on {}, control link on {}",
         options.listen,
@@ -125,8 +145,8 @@ async fn serve(options: Options) -> Result<(), String> {
     );
     tell(sd_notify::NotifyState::Ready);
     let heartbeat = sd_notify::watchdog_enabled().map(|patience| tokio::spawn(beat(patience)));
-    let result = match master {
-        Some(master) => master.run(stopped(stopping)).await,
+    let result = match group {
+        Some(group) => leading::lead(group, lead_sender, stopped(stopping)).await,
         None => {
             tokio::select! {
                 () = stopped(stopping) => {}

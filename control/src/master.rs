@@ -1,13 +1,14 @@
 //! The leading master: one task that owns registry, reconciler and coordinators and takes requests one
 //! after the other.
 //!
-//! A change is decided, made durable, applied, reconciled and published, in this order; a caller that
-//! goes away interrupts nothing. A storage error ends the task: the process must stop (see
-//! `registry::database`). Waiting for an effect is the caller's business, on the published view.
+//! A change is decided, agreed on, applied, reconciled and published, in this order; a caller that
+//! goes away interrupts nothing. The task lives for one reign (`leading`): it ends with it, or when the
+//! fate of a commit is unknown. A storage error ends the process (see `registry::database`). Waiting for an effect is the caller's business, on the published view.
 //!
 //! Modules: `task` is the loop, `nodes` the agents, `reigns` drives the coordinators of replicated
 //! volumes.
 
+pub mod leading;
 mod nodes;
 mod reigns;
 mod task;
@@ -124,9 +125,9 @@ enum Request {
 
 type Registered = oneshot::Sender<Result<VolumeId, Refusal>>;
 
-/// The master is gone; the process is about to stop.
+/// The master is gone: it leads no more, or the process is about to stop.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the control process is stopping")]
+#[error("this master leads no more, or stops; ask again: the change may have happened")]
 pub struct Stopped;
 
 /// How others reach the master.

@@ -3,12 +3,14 @@
 //! Waiting is bounded; when the time is over the change stays registered and the answer says so.
 
 mod agents;
+mod members;
 
 use crate::convert::{self, status_to};
-use crate::limits::{CHANGE_WAIT, CREATE_WAIT, SHUTDOWN_WAIT, STORES_WAIT};
-use crate::master::{Caller, Handle, Lead};
+use crate::limits::{CHANGE_WAIT, CREATE_WAIT, LEAD_WAIT, SHUTDOWN_WAIT, STORES_WAIT};
+use crate::master::{Caller, Handle, Lead, Stopped};
 use crate::name::VolumeName;
 use crate::proto::{self, control_server};
+use crate::raft::Group;
 use crate::reconcile::Condition;
 use crate::registry::{NewVolume, Refusal, RefusalKind};
 use crate::view::{View, VolumeView};
@@ -43,6 +45,7 @@ pub struct Service {
 pub async fn serve(
     incoming: TcpIncoming,
     lead: watch::Receiver<Lead>,
+    group: Option<Group>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -59,6 +62,8 @@ pub async fn serve(
         .max_concurrent_streams(64)
         .add_service(health_service)
         .add_service(agents::service(lead.clone()))
+        .add_service(members::service(lead.clone(), group.clone()))
+        .add_optional_service(group.as_ref().map(Group::service))
         .add_service(Server::new(Service { lead }))
         .serve_with_incoming_shutdown(incoming, stop);
     let overdue = async move {
@@ -103,7 +108,7 @@ impl control_server::Control for Service {
         }
         if seen.status.no_space && !seen.volume.is_created() {
             // Nothing was made; a registered volume that can never be would only be in the way.
-            let undone = self.master()?.delete(name, caller).await;
+            let undone = self.master().await?.delete(name, caller).await;
             undone.map_err(|refusal| status_to(&refusal))?;
             return Err(Status::resource_exhausted(seen.status.reason.clone()));
         }
@@ -114,7 +119,7 @@ impl control_server::Control for Service {
         &self,
         _: Request<proto::ListVolumesRequest>,
     ) -> Result<Response<proto::ListVolumesReply>, Status> {
-        let view = self.view()?;
+        let view = self.view().await?;
         Ok(Response::new(convert::volumes_to(&view)))
     }
 
@@ -123,7 +128,7 @@ impl control_server::Control for Service {
         request: Request<proto::GetVolumeRequest>,
     ) -> Result<Response<proto::Volume>, Status> {
         let name = name(&request.into_inner().name)?;
-        let view = self.view()?;
+        let view = self.view().await?;
         let seen = view.volumes.iter().find(|seen| seen.volume.name == name);
         let seen = seen.ok_or_else(|| {
             Status::not_found(format!(
@@ -139,7 +144,7 @@ impl control_server::Control for Service {
     ) -> Result<Response<proto::DeleteVolumeReply>, Status> {
         let caller = caller(&request);
         let name = name(&request.into_inner().name)?;
-        let id = self.master()?.delete(name, caller).await;
+        let id = self.master().await?.delete(name, caller).await;
         let id = id.map_err(|refusal| status_to(&refusal))?;
         let view = self.wait(id, CHANGE_WAIT, |seen| seen.is_none()).await?;
         let left = find(&view, id);
@@ -159,7 +164,8 @@ impl control_server::Control for Service {
         let access = convert::access_from(request.access.unwrap_or_default());
         let access = access.map_err(|refusal| status_to(&refusal))?;
         let id = self
-            .master()?
+            .master()
+            .await?
             .set_access(name.clone(), access, caller)
             .await;
         let id = id.map_err(|refusal| status_to(&refusal))?;
@@ -182,7 +188,8 @@ impl control_server::Control for Service {
         let request = request.into_inner();
         let name = name(&request.name)?;
         let asked = self
-            .master()?
+            .master()
+            .await?
             .move_primary(name.clone(), request.node, caller)
             .await;
         self.wait_for_reign(&name, asked).await
@@ -201,7 +208,8 @@ impl control_server::Control for Service {
             ));
         }
         let asked = self
-            .master()?
+            .master()
+            .await?
             .force_promote(name.clone(), request.node, caller)
             .await;
         self.wait_for_reign(&name, asked).await
@@ -211,7 +219,7 @@ impl control_server::Control for Service {
         &self,
         _: Request<proto::ListNodesRequest>,
     ) -> Result<Response<proto::ListNodesReply>, Status> {
-        let view = self.view()?;
+        let view = self.view().await?;
         Ok(Response::new(convert::nodes_to(&view)))
     }
 
@@ -219,7 +227,7 @@ impl control_server::Control for Service {
         &self,
         _: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsReply>, Status> {
-        let view = self.view()?;
+        let view = self.view().await?;
         let events = view.events.iter().map(|event| convert::event_to(event));
         Ok(Response::new(proto::ListEventsReply {
             events: events.collect(),
@@ -228,11 +236,19 @@ impl control_server::Control for Service {
 }
 
 impl Service {
-    /// The leading master, if it is here.
-    fn master(&self) -> Result<Handle, Status> {
-        match &*self.lead.borrow() {
-            Lead::Here(master) => Ok(master.clone()),
-            Lead::Elsewhere(leader) => Err(elsewhere(leader)),
+    /// The leading master, if it is here. While nobody leads, as between two reigns, it waits a while.
+    async fn master(&self) -> Result<Handle, Status> {
+        let mut lead = self.lead.clone();
+        let known = lead.wait_for(|lead| match lead {
+            Lead::Here(_) => true,
+            Lead::Elsewhere(leader) => !leader.is_empty(),
+        });
+        match timeout(LEAD_WAIT, known).await {
+            Ok(Ok(lead)) => match &*lead {
+                Lead::Here(master) => Ok(master.clone()),
+                Lead::Elsewhere(leader) => Err(elsewhere(leader)),
+            },
+            Ok(Err(_)) | Err(_) => Err(elsewhere("")),
         }
     }
 
@@ -243,7 +259,7 @@ impl Service {
         request: NewVolume,
         caller: &Caller,
     ) -> Result<Result<VolumeId, Refusal>, Status> {
-        let master = self.master()?;
+        let master = self.master().await?;
         let mut views = master.view();
         let until = Instant::now() + STORES_WAIT;
         loop {
@@ -261,8 +277,8 @@ impl Service {
         }
     }
 
-    fn view(&self) -> Result<Arc<View>, Status> {
-        Ok(Arc::clone(&self.master()?.view().borrow()))
+    async fn view(&self) -> Result<Arc<View>, Status> {
+        Ok(Arc::clone(&self.master().await?.view().borrow()))
     }
 
     /// Waits until the volume is served by the primary that is registered now.
@@ -295,12 +311,14 @@ impl Service {
         wait: Duration,
         settled: impl Fn(Option<&VolumeView>) -> bool,
     ) -> Result<Arc<View>, Status> {
-        let mut views = self.master()?.view();
-        let found = timeout(wait, views.wait_for(|view| settled(find(view, id)))).await;
-        match found {
-            Ok(Ok(view)) => Ok(Arc::clone(&view)),
-            Ok(Err(_)) => Err(Status::unavailable("the control process is stopping")),
-            Err(_) => self.view(),
+        let mut views = self.master().await?.view();
+        let settled = async {
+            let found = views.wait_for(|view| settled(find(view, id))).await;
+            found.map(|view| Arc::clone(&view))
+        };
+        match timeout(wait, settled).await {
+            Ok(found) => found.map_err(|_| Status::unavailable(Stopped.to_string())),
+            Err(_) => self.view().await,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::cache::Cache;
 use super::{Identity, converse};
 use crate::limits::ORDERS_IN_FLIGHT_MAX;
 use crate::master::{Caller, Handle, Lead, Master};
+use crate::raft::{Group, Role, Timing};
 use crate::reconcile::Condition;
 use crate::registry::database::{Identities, Registry};
 use crate::registry::{NewVolume, Policy, RefusalKind};
@@ -35,12 +36,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn start() -> Control {
+    pub(crate) async fn start() -> Control {
         let name = format!("holdfast-agent-{}", uuid::Uuid::new_v4());
-        Control::start_in(std::env::temp_dir().join(name))
+        Control::start_in(std::env::temp_dir().join(name)).await
     }
 
-    fn start_in(directory: PathBuf) -> Control {
+    async fn start_in(directory: PathBuf) -> Control {
         let fresh = Identities {
             cluster: Some(ClusterId([1; 16])),
             node: NodeId([2; 16]),
@@ -49,15 +50,27 @@ impl Control {
         // Another one for each start: the agent before closes its file in its own time.
         let cache = directory.join(format!("agent-{}", uuid::Uuid::new_v4()));
         let cache = Cache::open(&cache, state.node).expect("opened");
-        let (master, handle) = Master::start(registry, state).expect("started");
-        let (stop, mut stopping) = watch::channel(false);
         let any = "127.0.0.1:0".parse().expect("an address");
         let incoming = TcpIncoming::bind(any).expect("bound");
+        let address = incoming.local_addr().expect("bound").to_string();
+        let group = Group::start(registry, state.node, address, Timing::default());
+        let group = group.await.expect("started");
+        let mut role = group.role();
+        let leads = role.wait_for(|role| matches!(role, Role::Leading { .. }));
+        timeout(PATIENCE, leads)
+            .await
+            .expect("in time")
+            .expect("running");
+        let applied = group.state().await.expect("in a cluster");
+        let audit = group.audit(1_000).await.expect("read");
+        let (master, handle) = Master::start(group.clone(), applied, audit);
+        let (stop, mut stopping) = watch::channel(false);
         let url = format!("http://{}", incoming.local_addr().expect("bound"));
         let (_, lead) = watch::channel(Lead::Here(handle.clone()));
         let (leader, _) = watch::channel(String::new());
         let ended = handle.clone();
-        let grpc = crate::service::serve(incoming, lead, async move { ended.stopped().await });
+        let grpc =
+            crate::service::serve(incoming, lead, None, async move { ended.stopped().await });
         tokio::spawn(grpc);
         let identity = Identity {
             name: "n".into(),
@@ -69,6 +82,12 @@ impl Control {
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
             master.run(stopped).await.expect("storage works");
+            let file = group.file();
+            group.stop().await;
+            drop(group);
+            while file.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
         });
         Control {
             handle,
@@ -83,7 +102,7 @@ impl Control {
     async fn restart(self) -> Control {
         self.stop.send_replace(true);
         self.running.await.expect("no panic");
-        Control::start_in(self.directory)
+        Control::start_in(self.directory).await
     }
 
     pub(crate) async fn end(self) {
@@ -285,7 +304,7 @@ pub(crate) fn report(volumes: &[(VolumeId, u64)]) -> link::Report {
 
 #[tokio::test]
 async fn a_volume_is_assigned_confirmed_and_served() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let id = control.create("a").await;
     let (request, assignment) = server.assignment().await;
@@ -301,7 +320,7 @@ async fn a_volume_is_assigned_confirmed_and_served() {
 
 #[tokio::test]
 async fn a_lost_reply_is_made_up_for_after_the_reconnect() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let id = control.create("a").await;
     let (_, first) = server.assignment().await;
@@ -318,7 +337,7 @@ async fn a_lost_reply_is_made_up_for_after_the_reconnect() {
 
 #[tokio::test]
 async fn a_confirmed_volume_is_not_created_again_even_after_a_restart_of_the_control_process() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let id = control.create("a").await;
     let (request, _) = server.assignment().await;
@@ -341,7 +360,7 @@ async fn a_confirmed_volume_is_not_created_again_even_after_a_restart_of_the_con
 
 #[tokio::test]
 async fn a_stale_epoch_makes_the_volume_unavailable() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let id = control.create("a").await;
     let (request, assignment) = server.assignment().await;
@@ -355,7 +374,7 @@ async fn a_stale_epoch_makes_the_volume_unavailable() {
 
 #[tokio::test]
 async fn a_deleted_volume_is_buried_and_its_ghost_removed() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let id = control.create("a").await;
     let (request, _) = server.assignment().await;
@@ -384,7 +403,7 @@ async fn a_deleted_volume_is_buried_and_its_ghost_removed() {
 
 #[tokio::test]
 async fn a_second_volume_server_is_told_and_the_first_goes_on() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut first = Server::connect(&control, &[]).await;
     let (mut second, link) = Server::silent(&control);
     second.send(0, hello(link::VERSION, &[])).await;
@@ -401,7 +420,7 @@ async fn a_second_volume_server_is_told_and_the_first_goes_on() {
 
 #[tokio::test]
 async fn another_version_is_refused_with_a_reason() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (mut server, _) = Server::silent(&control);
     server.send(0, hello(link::VERSION + 1, &[])).await;
     match server.receive().await.body {
@@ -417,7 +436,7 @@ async fn another_version_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
-    let control = Control::start();
+    let control = Control::start().await;
     let too_long = u32::MAX.to_le_bytes().to_vec();
     let malformed = vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
     let not_hello = link::encode(&Message {
@@ -438,7 +457,7 @@ async fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
 
 #[tokio::test]
 async fn many_orders_pass_in_turn() {
-    let control = Control::start();
+    let control = Control::start().await;
     let mut server = Server::connect(&control, &[]).await;
     let count = 2 * ORDERS_IN_FLIGHT_MAX + 10;
     for index in 0..count {

@@ -3,9 +3,10 @@
 use super::{Exit, Failure, PolicyOptions};
 use crate::access::Access;
 use crate::convert::access_to;
-use crate::limits::{CHANGE_WAIT, CREATE_WAIT, STORES_WAIT};
+use crate::limits::{CHANGE_WAIT, CREATE_WAIT, MEMBERSHIP_WAIT, STORES_WAIT};
 use crate::name::VolumeName;
 use crate::proto::control_client::ControlClient;
+use crate::proto::members_client::MembersClient;
 use crate::proto::{self, Volume};
 use crate::service::{ACTOR_KEY, LEADER_KEY, REQUEST_ID_KEY};
 use crate::size::Size;
@@ -27,7 +28,7 @@ const REFERRALS_MAX: usize = 3;
 /// A connection to a control process.
 pub(super) struct Client {
     runtime: tokio::runtime::Runtime,
-    service: ControlClient<Channel>,
+    channel: Channel,
     url: String,
 }
 
@@ -38,10 +39,10 @@ impl Client {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| Failure::with(Exit::Error, error.to_string()))?;
-        let service = connect(&runtime, url)?;
+        let channel = connect(&runtime, url)?;
         Ok(Client {
             runtime,
-            service,
+            channel,
             url: url.to_owned(),
         })
     }
@@ -71,7 +72,7 @@ impl Client {
         self.call(
             message,
             STORES_WAIT + CREATE_WAIT + ANSWER,
-            |mut service, request| async move { service.create_volume(request).await },
+            |channel, request| async move { ControlClient::new(channel).create_volume(request).await },
         )
     }
 
@@ -79,7 +80,7 @@ impl Client {
         self.call(
             proto::ListVolumesRequest {},
             ANSWER,
-            |mut service, request| async move { service.list_volumes(request).await },
+            |channel, request| async move { ControlClient::new(channel).list_volumes(request).await },
         )
     }
 
@@ -87,8 +88,8 @@ impl Client {
         let message = proto::GetVolumeRequest {
             name: name.to_string(),
         };
-        self.call(message, ANSWER, |mut service, request| async move {
-            service.get_volume(request).await
+        self.call(message, ANSWER, |channel, request| async move {
+            ControlClient::new(channel).get_volume(request).await
         })
     }
 
@@ -102,7 +103,7 @@ impl Client {
         self.call(
             message,
             CHANGE_WAIT + ANSWER,
-            |mut service, request| async move { service.delete_volume(request).await },
+            |channel, request| async move { ControlClient::new(channel).delete_volume(request).await },
         )
     }
 
@@ -118,7 +119,9 @@ impl Client {
         self.call(
             message,
             CHANGE_WAIT + ANSWER,
-            |mut service, request| async move { service.set_volume_access(request).await },
+            |channel, request| async move {
+                ControlClient::new(channel).set_volume_access(request).await
+            },
         )
     }
 
@@ -126,7 +129,7 @@ impl Client {
         self.call(
             proto::ListNodesRequest {},
             ANSWER,
-            |mut service, request| async move { service.list_nodes(request).await },
+            |channel, request| async move { ControlClient::new(channel).list_nodes(request).await },
         )
     }
 
@@ -134,7 +137,7 @@ impl Client {
         self.call(
             proto::ListEventsRequest {},
             ANSWER,
-            |mut service, request| async move { service.list_events(request).await },
+            |channel, request| async move { ControlClient::new(channel).list_events(request).await },
         )
     }
 
@@ -146,7 +149,7 @@ impl Client {
         self.call(
             message,
             CHANGE_WAIT + ANSWER,
-            |mut service, request| async move { service.move_primary(request).await },
+            |channel, request| async move { ControlClient::new(channel).move_primary(request).await },
         )
     }
 
@@ -164,8 +167,36 @@ impl Client {
         self.call(
             message,
             CHANGE_WAIT + ANSWER,
-            |mut service, request| async move { service.force_promote(request).await },
+            |channel, request| async move { ControlClient::new(channel).force_promote(request).await },
         )
+    }
+
+    pub(super) fn list_masters(&mut self) -> Result<proto::ListMastersReply, Failure> {
+        let message = proto::ListMastersRequest {};
+        self.call(message, ANSWER, |channel, request| async move {
+            MembersClient::new(channel).list_masters(request).await
+        })
+    }
+
+    pub(super) fn add_master(&mut self, address: &str) -> Result<proto::ListMastersReply, Failure> {
+        let address = address.to_owned();
+        let message = proto::AddMasterRequest { address };
+        let deadline = MEMBERSHIP_WAIT * 2 + ANSWER;
+        self.call(message, deadline, |channel, request| async move {
+            MembersClient::new(channel).add_master(request).await
+        })
+    }
+
+    pub(super) fn remove_master(
+        &mut self,
+        master: &str,
+    ) -> Result<proto::ListMastersReply, Failure> {
+        let master = master.to_owned();
+        let message = proto::RemoveMasterRequest { master };
+        let deadline = MEMBERSHIP_WAIT * 2 + ANSWER;
+        self.call(message, deadline, |channel, request| async move {
+            MembersClient::new(channel).remove_master(request).await
+        })
     }
 
     /// One call; a process that does not lead names the one that does, which is asked then.
@@ -173,12 +204,12 @@ impl Client {
         &mut self,
         message: Q,
         deadline: Duration,
-        call: impl Fn(ControlClient<Channel>, Request<Q>) -> F,
+        call: impl Fn(Channel, Request<Q>) -> F,
     ) -> Result<A, Failure> {
         let mut referrals = 0;
         loop {
             let asked = request(message.clone(), deadline);
-            let answer = self.runtime.block_on(call(self.service.clone(), asked));
+            let answer = self.runtime.block_on(call(self.channel.clone(), asked));
             let status = match answer {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
@@ -188,7 +219,7 @@ impl Client {
             match leader {
                 Some(leader) if referrals < REFERRALS_MAX => {
                     referrals += 1;
-                    self.service = connect(&self.runtime, &leader)?;
+                    self.channel = connect(&self.runtime, &leader)?;
                     self.url = leader;
                 }
                 _ => return Err(self.failure(&status)),
@@ -210,10 +241,7 @@ impl Client {
     }
 }
 
-fn connect(
-    runtime: &tokio::runtime::Runtime,
-    url: &str,
-) -> Result<ControlClient<Channel>, Failure> {
+fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| {
         let message = format!("'{url}' is no URL like http://127.0.0.1:9480: {error}");
         Failure::with(Exit::Usage, message)
@@ -227,7 +255,7 @@ fn connect(
         );
         Failure::with(Exit::Unavailable, message)
     })?;
-    Ok(ControlClient::new(channel))
+    Ok(channel)
 }
 
 /// The exit code for an answer of the control process.

@@ -267,6 +267,38 @@ pub(super) fn fields(lines: &[(&str, String)]) -> String {
 }
 
 /// A table without lines or boxes, so that it can be cut by columns.
+pub(super) fn masters(reply: &proto::ListMastersReply, as_json: bool) -> String {
+    let role = |master: &proto::MasterInfo| match (master.leader, master.voter) {
+        (true, _) => "leader",
+        (false, true) => "follower",
+        (false, false) => "joining",
+    };
+    if as_json {
+        let master = |master: &proto::MasterInfo| {
+            json!({
+                "node_id": master.node_id,
+                "address": master.address,
+                "role": role(master),
+                "lag_entries": master.lag_entries,
+                "silent_ms": master.silent_ms,
+            })
+        };
+        return document(&reply.masters.iter().map(master).collect::<Vec<_>>());
+    }
+    let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
+    let row = |master: &proto::MasterInfo| {
+        vec![
+            master.node_id.clone(),
+            master.address.clone(),
+            role(master).to_owned(),
+            number(master.lag_entries),
+            number(master.silent_ms),
+        ]
+    };
+    let head = ["NODE", "ADDRESS", "ROLE", "LAG ENTRIES", "SILENT MS"];
+    table(&head, reply.masters.iter().map(row).collect())
+}
+
 fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);

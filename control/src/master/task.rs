@@ -8,8 +8,9 @@ use crate::convert;
 use crate::limits::{EVENTS_MAX, MASTER_QUEUE, REIGN_TICK, TICK};
 use crate::name::VolumeName;
 use crate::placement;
+use crate::raft::{Command, CommitError, Expect, Group};
 use crate::reconcile::{Effect, Event, Reconciler};
-use crate::registry::database::{Registry, StorageError};
+use crate::registry::database::StorageError;
 use crate::registry::{Audit, Change, Creation, NewVolume, Refusal, State};
 use crate::view::{self, Sources, View};
 use holdfast_core::id::{NodeId, VolumeId};
@@ -21,7 +22,9 @@ use tokio::sync::{mpsc, watch};
 /// See the parent module's head.
 #[allow(missing_debug_implementations)]
 pub struct Master {
-    registry: Arc<Registry>,
+    group: Group,
+    /// Index of the newest command in `state`.
+    version: u64,
     pub(super) state: State,
     pub(super) reconciler: Reconciler,
     pub(super) reigns: Reigns,
@@ -34,9 +37,13 @@ pub struct Master {
 }
 
 impl Master {
-    /// A master on an open registry, and the way to reach it.
-    pub fn start(registry: Registry, state: State) -> Result<(Master, Handle), StorageError> {
-        let audit = registry.audit(EVENTS_MAX)?;
+    /// A master for one reign, on what its group has applied, and the way to reach it. `audit` is
+    /// what happened before, oldest first.
+    pub fn start(
+        group: Group,
+        (state, version): (State, u64),
+        audit: Vec<Audit>,
+    ) -> (Master, Handle) {
         let events: VecDeque<_> = audit.into_iter().map(Arc::new).collect();
         let reconciler = Reconciler::default();
         let sources = Sources {
@@ -54,7 +61,8 @@ impl Master {
         };
         let reigns = Reigns::of(&state);
         let master = Master {
-            registry: Arc::new(registry),
+            group,
+            version,
             state,
             reconciler,
             reigns,
@@ -65,10 +73,10 @@ impl Master {
             events,
             started: Instant::now(),
         };
-        Ok((master, handle))
+        (master, handle)
     }
 
-    /// Serves until `stop` resolves or storage fails, then closes the registry.
+    /// Serves until `stop` resolves, storage fails, or a commit shows that the reign is over.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         tokio::pin!(stop);
         let ticker = |period| {
@@ -79,19 +87,14 @@ impl Master {
         let (mut tick, mut reign_tick) = (ticker(TICK), ticker(REIGN_TICK));
         loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => return Ok(()),
                 request = self.requests.recv() => match request {
                     Some(request) => self.on_request(request).await?,
-                    None => break,
+                    None => return Ok(()),
                 },
                 _ = tick.tick() => self.reconcile(Event::Look).await?,
                 _ = reign_tick.tick() => self.watch_reigns().await?,
             }
-        }
-        let Master { registry, .. } = self;
-        match Arc::try_unwrap(registry) {
-            Ok(registry) => registry.close(),
-            Err(_) => Ok(()), // A commit was cut off by the stop; the file is closed by the drop.
         }
     }
 
@@ -199,7 +202,7 @@ impl Master {
         self.reconcile(Event::Look).await
     }
 
-    /// Makes changes durable, then visible.
+    /// Has changes agreed on by a majority of the masters, then makes them visible.
     pub(super) async fn commit(
         &mut self,
         changes: &[Change],
@@ -207,11 +210,17 @@ impl Master {
         what: String,
     ) -> Result<(), StorageError> {
         let audit = entry(caller, what);
-        let registry = Arc::clone(&self.registry);
-        let (owned, entry) = (changes.to_vec(), audit.clone());
-        let task = tokio::task::spawn_blocking(move || registry.commit(&owned, &entry));
-        task.await
-            .expect("a commit returns its errors and does not panic")?;
+        let command = Command {
+            changes: changes.to_vec(),
+            audit: audit.clone(),
+            // All was decided on this state; nobody else may have changed it.
+            expects: vec![Expect::NothingSince(self.version)],
+        };
+        self.version = match self.group.commit(command).await {
+            Ok(version) => version,
+            Err(CommitError::Stopped(reason)) => return Err(StorageError::Consensus(reason)),
+            Err(error) => return Err(StorageError::ReignOver(error)),
+        };
         for change in changes {
             self.state.apply(change);
         }

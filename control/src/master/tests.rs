@@ -196,7 +196,7 @@ async fn answer_of(peer: &mut Peer) -> link::ProposalAnswer {
 
 #[tokio::test]
 async fn the_other_copy_reigns_when_the_primarys_volume_server_dies() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (_, primary, mut secondary) = two_copies(&control).await;
     drop(primary.server);
     let told = secondary.obey_until(2, 1).await;
@@ -213,17 +213,16 @@ async fn the_other_copy_reigns_when_the_primarys_volume_server_dies() {
         })
         .await;
     assert!(!view.volumes[0].degraded().is_empty());
-    assert!(
-        view.events
-            .iter()
-            .any(|event| event.what.contains("volume server is down"))
-    );
+    let cause = |event: &std::sync::Arc<crate::registry::Audit>| {
+        event.what.contains("volume server is down")
+    };
+    assert!(view.events.iter().any(cause), "{:?}", view.events);
     control.end().await;
 }
 
 #[tokio::test]
 async fn the_primary_leaves_a_copy_out_only_when_the_masters_agree() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (_, mut primary, mut secondary) = two_copies(&control).await;
     let alone = proposal(&primary, &[&primary]);
     primary.server.send(5, alone.clone()).await;
@@ -248,7 +247,7 @@ async fn the_primary_leaves_a_copy_out_only_when_the_masters_agree() {
 
 #[tokio::test]
 async fn a_primary_is_moved_by_fencing_it_first() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (_, mut primary, mut secondary) = two_copies(&control).await;
     let handle = control.handle.clone();
     let to = format!("n{}", secondary.store[0] - 100);
@@ -264,7 +263,7 @@ async fn a_primary_is_moved_by_fencing_it_first() {
 
 #[tokio::test]
 async fn a_node_that_is_silent_stays_in_the_list() {
-    let control = Control::start();
+    let control = Control::start().await;
     let peer = Peer::join(&control, 11).await;
     control.until(|view| view.nodes.len() == 2).await;
     drop(peer);

@@ -4,7 +4,7 @@
 //! out whole or not at all.
 
 use crate::registry::record::{RecordError, StoredAudit, StoredChange};
-use crate::registry::{Audit, Change, State};
+use crate::registry::{Audit, Change, State, Volume};
 use holdfast_core::id::VolumeId;
 use holdfast_core::lsn::Epoch;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub enum Expect {
 pub struct VolumeVersion {
     /// Its reign.
     pub epoch: u64,
+    /// The version of its in-sync set.
+    pub set_version: u64,
     /// Its revision.
     pub revision: u64,
 }
@@ -84,9 +86,10 @@ impl Expect {
 
 impl VolumeVersion {
     /// The version of `volume`.
-    pub fn of(volume: &crate::registry::Volume) -> VolumeVersion {
+    pub fn of(volume: &Volume) -> VolumeVersion {
         VolumeVersion {
             epoch: volume.epoch.0,
+            set_version: volume.set_version,
             revision: volume.revision,
         }
     }
@@ -102,16 +105,11 @@ fn check(change: &Change, state: &State) -> Result<(), String> {
         return Err(format!("volume {id} was removed"));
     }
     if let Some(before) = state.volumes.get(&id) {
-        let (Epoch(is), Epoch(asked)) = (before.epoch, volume.epoch);
-        if asked < is {
+        let reign = |volume: &Volume| (volume.epoch, volume.set_version);
+        if reign(volume) < reign(before) {
+            let (Epoch(epoch), set_version) = reign(before);
             return Err(format!(
-                "epoch {asked} of volume {id} is below the present {is}"
-            ));
-        }
-        if asked == is && volume.set_version < before.set_version {
-            return Err(format!(
-                "set {} of volume {id} is below the present {}",
-                volume.set_version, before.set_version
+                "volume {id} has reached epoch {epoch}, set version {set_version}"
             ));
         }
         if before.name != volume.name {

@@ -7,8 +7,10 @@
 //! wait is drawn anew for each attempt, so that two candidates do not collide for ever.
 //! A leader that a majority has not followed for a while says so itself: it may have been replaced.
 
+use super::command::Command;
 use super::group::{Inner, Joined, Role};
 use super::{MasterId, Seat};
+use crate::registry::Audit;
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,9 +82,33 @@ impl Watch {
         let barrier = self.joined.raft.ensure_linearizable();
         if let Ok(Ok(_)) = timeout(self.inner.timing.lease, barrier).await {
             self.correct_seat(metrics).await;
+            if !self.take_over().await {
+                return; // The next look tries again.
+            }
             self.inner
                 .become_role(|reigns| Role::Leading { reign: reigns + 1 });
         }
+    }
+
+    /// Puts records that are older than the group into its log, so that every master gets them.
+    async fn take_over(&self) -> bool {
+        let (state, version) = self.joined.machine.state().await;
+        let changes = state.changes();
+        if version > 0 || changes.is_empty() {
+            return true;
+        }
+        let command = Command {
+            changes,
+            audit: Audit {
+                at_ms: 0,
+                who: "holdfast-control".into(),
+                request_id: String::new(),
+                what: "take over the records from before the masters' log".into(),
+            },
+            expects: Vec::new(),
+        };
+        let writing = self.joined.raft.client_write(command);
+        matches!(timeout(self.inner.timing.commit, writing).await, Ok(Ok(_)))
     }
 
     /// Tells the others where this master is now.

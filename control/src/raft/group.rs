@@ -108,7 +108,7 @@ pub(super) struct Joined {
     pub(super) cluster: ClusterId,
     pub(super) log: Log,
     pub(super) dialer: Dialer,
-    machine: Machine,
+    pub(super) machine: Machine,
 }
 
 impl Default for Timing {
@@ -239,7 +239,7 @@ impl Group {
     }
 
     #[cfg(test)]
-    pub(super) fn file(&self) -> std::sync::Weak<Registry> {
+    pub(crate) fn file(&self) -> std::sync::Weak<Registry> {
         Arc::downgrade(&self.inner.registry)
     }
 

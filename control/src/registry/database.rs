@@ -8,6 +8,7 @@
 use super::record::{Record, RecordError};
 use super::{Audit, Change, State};
 use crate::limits::AUDIT_MAX;
+use crate::raft::CommitError;
 use holdfast_core::id::{ClusterId, NodeId};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -106,6 +107,9 @@ pub enum StorageError {
     /// The masters' log.
     #[error("registry: {0}")]
     Consensus(String),
+    /// Not the storage: this master leads no more, or cannot know. Ends its reign, not the process.
+    #[error("{0}")]
+    ReignOver(CommitError),
 }
 
 impl Registry {
@@ -129,7 +133,8 @@ impl Registry {
     }
 
     /// Makes `changes` durable together with their `audit` entry.
-    pub fn commit(&self, changes: &[Change], audit: &Audit) -> Result<(), StorageError> {
+    #[cfg(test)]
+    fn commit(&self, changes: &[Change], audit: &Audit) -> Result<(), StorageError> {
         self.transact(|transaction| {
             self.put(transaction, changes)?;
             self.put_audit(transaction, audit)

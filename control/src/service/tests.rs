@@ -40,7 +40,7 @@ async fn accept(server: &mut Server) -> link::Assignment {
 
 #[tokio::test]
 async fn a_volume_lives_from_create_to_status() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (mut client, _) = serve(&control).await;
     let mut server = Server::connect(&control, &[]).await;
     let mut second = client.clone();
@@ -94,7 +94,7 @@ async fn a_volume_lives_from_create_to_status() {
 /// A server that opened a small store and still opens a large one would get every volume on the small.
 #[tokio::test]
 async fn a_volume_is_placed_only_when_every_store_is_known() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (client, _) = serve(&control).await;
     let mut server = Server::connect(&control, &[]).await;
     let mut opening = report(&[]);
@@ -139,7 +139,7 @@ async fn a_volume_is_placed_only_when_every_store_is_known() {
 
 #[tokio::test]
 async fn requests_that_cannot_be_are_refused_with_their_code() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (mut client, _) = serve(&control).await;
     let cases = [
         (wanted("A", GIB), Code::InvalidArgument),
@@ -170,7 +170,7 @@ async fn requests_that_cannot_be_are_refused_with_their_code() {
 
 #[tokio::test]
 async fn a_volume_for_which_there_is_no_room_leaves_nothing_behind() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (mut client, _) = serve(&control).await;
     let mut server = Server::connect(&control, &[]).await;
     let mut second = client.clone();
@@ -189,7 +189,7 @@ async fn a_volume_for_which_there_is_no_room_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn access_reaches_the_volume_server_and_secrets_do_not_come_back() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (mut client, _) = serve(&control).await;
     let mut server = Server::connect(&control, &[]).await;
     let mut second = client.clone();
@@ -230,7 +230,7 @@ async fn access_reaches_the_volume_server_and_secrets_do_not_come_back() {
 
 #[tokio::test]
 async fn health_says_serving() {
-    let control = Control::start();
+    let control = Control::start().await;
     let (_, channel) = serve(&control).await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let request = tonic_health::pb::HealthCheckRequest {

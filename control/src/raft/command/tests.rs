@@ -22,7 +22,7 @@ fn volume() -> Volume {
             created: true,
             discard: false,
         }],
-        retired: vec![],
+        retired: Vec::new(),
         policy: Policy::default(),
         durability_was: None,
         access: Access::from_parts(vec!["iqn.x:1".into()], Some(chap), None).expect("legal"),
@@ -69,10 +69,10 @@ fn the_stored_form_keeps_everything() {
         Change::PutNode(Node {
             id: NodeId([9; 16]),
             name: "n".into(),
-            zone: String::new(),
-            peer_address: "127.0.0.1:9481".into(),
-            portals: vec![],
-            cordoned: false,
+            zone: "z".into(),
+            peer_address: "10.0.0.1:9481".into(),
+            portals: vec!["10.0.0.1:3260".into()],
+            cordoned: true,
         }),
     ]);
     command.expects = vec![
