@@ -214,7 +214,7 @@ async fn the_other_copy_reigns_when_the_primarys_volume_server_dies() {
         .await;
     assert!(!view.volumes[0].degraded().is_empty());
     let cause = |event: &std::sync::Arc<crate::registry::Audit>| {
-        event.what.contains("volume server is down")
+        event.what.contains("choosing a primary for epoch 2")
     };
     assert!(view.events.iter().any(cause), "{:?}", view.events);
     control.end().await;

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub(super) struct Contacts {
     heard: Mutex<Instant>,
     followed: Mutex<HashMap<MasterId, Instant>>,
+    /// When this master last said that it would vote for another.
+    promised: Mutex<Option<Instant>>,
     /// How often this master asked whether it would be voted for.
     asked: watch::Sender<u64>,
     #[cfg(test)]
@@ -21,6 +23,7 @@ impl Contacts {
         Contacts {
             heard: Mutex::new(Instant::now()),
             followed: Mutex::default(),
+            promised: Mutex::default(),
             asked: watch::Sender::default(),
             #[cfg(test)]
             cut: false.into(),
@@ -44,6 +47,15 @@ impl Contacts {
     pub(super) fn followed_since(&self, master: MasterId, since: Option<Instant>) -> bool {
         let last = lock(&self.followed).get(&master).copied();
         last.is_some_and(|last| since.is_none_or(|since| last >= since))
+    }
+
+    /// This master says that it would vote for another.
+    pub(super) fn promise(&self) {
+        *lock(&self.promised) = Some(Instant::now());
+    }
+
+    pub(super) fn promised_within(&self, time: Duration) -> bool {
+        lock(&self.promised).is_some_and(|at| at.elapsed() < time)
     }
 
     /// This master asks whether it would be voted for.

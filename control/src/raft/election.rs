@@ -145,6 +145,13 @@ impl Watch {
         if !alone && heard.elapsed() < self.wait {
             return;
         }
+        if self
+            .inner
+            .contacts
+            .promised_within(self.inner.timing.lease / 2)
+        {
+            return; // Another one stands already; two at once may both lose.
+        }
         if alone && metrics.state == ServerState::Candidate {
             return; // The one vote is being made durable.
         }

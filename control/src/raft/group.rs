@@ -276,7 +276,11 @@ impl Inner {
         {
             return false;
         }
-        joined.log.last().await.is_ok_and(|own| last >= own)
+        let would = joined.log.last().await.is_ok_and(|own| last >= own);
+        if would {
+            self.contacts.promise();
+        }
+        would
     }
 
     /// Where this master is.

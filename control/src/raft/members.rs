@@ -3,7 +3,7 @@
 //! A new master first catches up without a vote, then votes. A removed one keeps its data and can be
 //! added again.
 
-use super::group::{CommitError, Group, Joined, commit_error};
+use super::group::{CommitError, Group, Joined, Role, commit_error};
 use super::{MasterId, Seat, master_id, peer};
 use crate::limits::{COMMIT_WAIT, MASTERS_MAX, MEMBERSHIP_WAIT};
 use crate::masters::InviteRequest;
@@ -58,6 +58,12 @@ impl Group {
         let members = metrics.membership_config.membership();
         let voters: BTreeSet<_> = members.voter_ids().collect();
         let leading = metrics.state == ServerState::Leader;
+        // The library names the last leader for ever.
+        let leader = match self.inner().role() {
+            Role::Leading { .. } => Some(metrics.id),
+            Role::Following { leader: Some(_) } => metrics.current_leader,
+            _ => None,
+        };
         let describe = |(id, seat): (&MasterId, &Seat)| {
             let progress = metrics.replication.as_ref().and_then(|all| all.get(id));
             let last = metrics.last_log_index.unwrap_or(0);
@@ -65,7 +71,7 @@ impl Group {
             let own = *id == metrics.id;
             MasterInfo {
                 seat: seat.clone(),
-                leader: metrics.current_leader == Some(*id),
+                leader: leader == Some(*id),
                 voter: voters.contains(id),
                 lag_entries: has.filter(|_| !own).map(|has| last.saturating_sub(has)),
                 silent: (leading && !own)
