@@ -94,6 +94,12 @@ impl Hub {
             .retain(|(_, entry)| other(entry));
     }
 
+    /// Leaves no memory for payloads until the share is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_arrived_memory(&self) -> crate::net::budget::Share {
+        self.arrived.take(1 << 40)
+    }
+
     /// Time passed: ends what is late.
     pub(crate) fn tick(&self) {
         let now = now();

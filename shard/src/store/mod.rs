@@ -6,3 +6,5 @@ pub(crate) mod open;
 pub(crate) mod payload;
 pub(crate) mod peers;
 pub(crate) mod slab;
+#[cfg(test)]
+mod tests;

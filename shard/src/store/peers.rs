@@ -125,6 +125,14 @@ impl<D: Disk> StoreDriver<D> {
         });
     }
 
+    /// Cuts all streams at once, as if the network did.
+    #[cfg(test)]
+    pub(super) fn hang_up(&self) {
+        for stream in self.peers.streams.borrow().values() {
+            stream.cut();
+        }
+    }
+
     /// Performs an effect that the store alone does not have.
     pub(super) fn perform_for_peers(self: &Rc<Self>, effect: Effect) {
         match effect {
