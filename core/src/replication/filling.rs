@@ -8,7 +8,10 @@
 //! Bounded: [`FILL_WINDOW_MAX`] fills between reading and being durable there; the window shrinks while
 //! hosts' writes take longer than they do without a resync.
 
-use super::{Action, OwnCopy, Scope, defect::Defect};
+use super::{
+    Action, OwnCopy, Scope,
+    defect::{Defect, Planted},
+};
 use crate::block::{Block, BlockRange};
 use crate::engine::FillId;
 use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS, FILL_WINDOW_MAX, FILL_ZEROS_MAX};
@@ -42,6 +45,7 @@ pub struct Filling {
     blocks_under_way: VecDeque<u32>,
     window: usize,
     ended: bool,
+    end_told: bool,
     /// A read failed: the rest is done, but the copy cannot become whole this way.
     failed: bool,
     blocks_done: u64,
@@ -102,6 +106,7 @@ impl Filling {
             blocks_under_way: VecDeque::new(),
             window: FILL_WINDOW_MAX / 4,
             ended: false,
+            end_told: false,
             failed: false,
             blocks_done: 0,
             blocks_total: size_blocks,
@@ -185,8 +190,8 @@ impl Filling {
         };
     }
 
-    /// Goes on as far as the window allows: zeros to be sent now, reads to be made. True: it was all.
-    pub fn advance(&mut self, scope: &mut Scope<'_>, send: &mut Vec<Fill>) -> bool {
+    /// Goes on as far as the window allows: zeros to be sent now, reads to be made.
+    pub fn advance(&mut self, scope: &mut Scope<'_>, send: &mut Vec<Fill>) {
         while !self.ended && self.under_way() < self.window {
             if self.listed.is_empty() && !self.list_more(scope.copy) {
                 break;
@@ -204,11 +209,13 @@ impl Filling {
         }
         let exhausted = self.listed.is_empty() && self.next.0 >= self.size_blocks;
         let read = self.reading.is_empty() || scope.planted(Defect::EndResyncEarly);
-        if !self.ended && exhausted && read {
-            self.ended = true;
-            return true;
-        }
-        false
+        self.ended |= exhausted && read;
+    }
+
+    /// Whether its end is to be told now, once: everything was sent and is durable there.
+    pub fn ends(&mut self, defect: Planted) -> bool {
+        let early = self.ended && defect.is(Defect::EndResyncEarly);
+        (self.is_done() || early) && !core::mem::replace(&mut self.end_told, true)
     }
 
     /// A read came back: the fills that it gives.

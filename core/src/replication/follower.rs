@@ -43,6 +43,8 @@ pub struct Follower {
     sample: Option<(Lsn, Duration)>,
     /// How long a record takes to become durable there, smoothed.
     pub latency: Duration,
+    /// When `latency` was measured last.
+    sampled_at: Duration,
     slow_since: Option<Duration>,
 }
 
@@ -82,6 +84,7 @@ impl Follower {
             filling: None,
             sample: None,
             latency: Duration::ZERO,
+            sampled_at: now,
             slow_since: None,
         }
     }
@@ -152,12 +155,16 @@ impl Follower {
         self.durable = durable;
         if let Some((_, sent)) = self.sample.take_if(|(lsn, _)| *lsn <= durable) {
             self.latency = (self.latency * 7 + now.saturating_sub(sent)) / 8;
+            self.sampled_at = now;
         }
         true
     }
 
     /// Whether it was slow for long, compared with `others` (the middle latency of the other copies).
     pub fn is_slow(&mut self, now: Duration, others: Duration) -> bool {
+        if self.sample.is_none() && now > self.sampled_at + SLOW_TIME / 3 {
+            self.latency = Duration::ZERO; // Nothing was asked of it for long: it may be fast by now.
+        }
         let waiting = self
             .sample
             .map_or(Duration::ZERO, |(_, sent)| now.saturating_sub(sent));

@@ -481,6 +481,9 @@ impl Leading {
             Filling::new(scope.now, &lack, listed, info.size_blocks)
         });
         scope.send(stream, self.epoch, Body::Adopt(adopt));
+        if self.followers[at].filling.is_some() {
+            self.send_unnumbered(at, scope); // Records may lie behind the end that it knows.
+        }
         self.send_pending(at, stream, scope);
     }
 
@@ -521,9 +524,6 @@ impl Leading {
             scope.push(Action::Heartbeat { stream });
         }
         self.on_ack(at, durable, scope);
-        if self.followers[at].filling.is_some() {
-            self.send_unnumbered(at, scope);
-        }
         self.fill(at, scope);
     }
 
@@ -585,11 +585,11 @@ impl Leading {
             return;
         };
         let mut fills = Vec::new();
-        let ended = filling.advance(scope, &mut fills);
-        let failed = filling.has_failed();
+        filling.advance(scope, &mut fills);
+        let ends = filling.ends(scope.defect);
         let stream = follower.stream;
         self.send_fills(at, fills, scope);
-        if let Some(stream) = stream.filter(|_| ended && !failed) {
+        if let Some(stream) = stream.filter(|_| ends) {
             scope.send(stream, self.epoch, Body::EndResync);
         }
     }
@@ -687,6 +687,7 @@ impl Leading {
                 continue;
             }
             follower.not_before = scope.now + SLOW_PENALTY;
+            follower.latency = Duration::ZERO; // What it was says nothing about what it will be.
             let slow = follower.member.replica;
             let rest: Vec<ReplicaId> = set.iter().copied().filter(|r| *r != slow).collect();
             if self.may_shrink_to(&rest) {
