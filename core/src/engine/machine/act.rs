@@ -141,18 +141,7 @@ impl Engine {
                     resync,
                 }
             }
-            Action::Begin { epoch, sharing } => Event::BeginEpoch {
-                tag: tag_of(Kind::Begin, 0, key),
-                volume,
-                epoch,
-                sharing,
-            },
-            Action::Promise { epoch } => Event::Promise {
-                tag: tag_of(Kind::Promise, 0, key),
-                volume,
-                epoch,
-            },
-            _ => unreachable!("not for the store"),
+            of_reign => begin_or_promise(volume, key, of_reign),
         };
         self.queue.push(event);
     }
@@ -233,6 +222,24 @@ impl Engine {
             let role = Role::Alone;
             effects.push(Effect::RoleChanged { volume, role });
         }
+    }
+}
+
+/// What changes reigns.
+fn begin_or_promise(volume: VolumeId, key: u32, action: Action) -> Event {
+    match action {
+        Action::Begin { epoch, sharing } => Event::BeginEpoch {
+            tag: tag_of(Kind::Begin, 0, key),
+            volume,
+            epoch,
+            sharing,
+        },
+        Action::Promise { epoch } => Event::Promise {
+            tag: tag_of(Kind::Promise, 0, key),
+            volume,
+            epoch,
+        },
+        _ => unreachable!("not for the store"),
     }
 }
 

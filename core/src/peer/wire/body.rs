@@ -284,28 +284,8 @@ fn decode_body(fields: &Fields, bytes: &mut &[u8]) -> Option<Body> {
     }
     Some(match fields.kind {
         ATTACH => Body::Attach,
-        ATTACHED => Body::Attached(Attached {
-            last: Lsn(first),
-            committed: Lsn(second),
-            size_blocks: take_u64(bytes)?,
-            resync: match take_flag(bytes)? {
-                false => None,
-                true => Some(Resync {
-                    base: Lsn(take_u64(bytes)?),
-                    cursor: Block(take_u64(bytes)?),
-                }),
-            },
-            reigns: take_reigns(bytes)?,
-        }),
-        ADOPT => Body::Adopt(Adopt {
-            keep: Lsn(first),
-            cut: Lsn(second),
-            resync_base: match take_flag(bytes)? {
-                false => None,
-                true => Some(Lsn(take_u64(bytes)?)),
-            },
-            reigns: take_reigns(bytes)?,
-        }),
+        ATTACHED => Body::Attached(take_attached(first, second, bytes)?),
+        ADOPT => Body::Adopt(take_adopt(first, second, bytes)?),
         ADOPTED => Body::Adopted {
             durable: Lsn(first),
         },
@@ -350,6 +330,34 @@ fn decode_body(fields: &Fields, bytes: &mut &[u8]) -> Option<Body> {
             }
         }
         _ => return None,
+    })
+}
+
+fn take_attached(last: u64, committed: u64, bytes: &mut &[u8]) -> Option<Attached> {
+    Some(Attached {
+        last: Lsn(last),
+        committed: Lsn(committed),
+        size_blocks: take_u64(bytes)?,
+        resync: match take_flag(bytes)? {
+            false => None,
+            true => Some(Resync {
+                base: Lsn(take_u64(bytes)?),
+                cursor: Block(take_u64(bytes)?),
+            }),
+        },
+        reigns: take_reigns(bytes)?,
+    })
+}
+
+fn take_adopt(keep: u64, cut: u64, bytes: &mut &[u8]) -> Option<Adopt> {
+    Some(Adopt {
+        keep: Lsn(keep),
+        cut: Lsn(cut),
+        resync_base: match take_flag(bytes)? {
+            false => None,
+            true => Some(Lsn(take_u64(bytes)?)),
+        },
+        reigns: take_reigns(bytes)?,
     })
 }
 
