@@ -8,5 +8,6 @@ pub mod crash;
 pub mod disk;
 pub mod driver;
 pub mod fuzz;
+pub mod node;
 pub mod oracle;
 pub mod workload;

@@ -1,1 +1,147 @@
-//! Three engines in one test.
+//! Three engines, their disks, a network and a master in one test.
+//!
+//! Goal: what was acknowledged is read from then on, whatever happens to nodes and streams, and in the
+//! end all copies are the same. Method: [`lab::Lab`], by hand in the small cases and by random schedules.
+
+mod lab;
+mod master;
+mod random;
+
+use self::lab::{BLOCKS, Lab, NODES};
+use crate::cluster::set::Durability;
+use crate::engine::Role;
+use crate::engine::status::CopyState;
+
+#[test]
+fn writes_are_on_every_copy_when_they_end() {
+    let mut lab = Lab::new(1, Durability::SyncAll);
+    lab.settle();
+    for block in 0..BLOCKS {
+        lab.write(block);
+        lab.settle();
+    }
+    assert_eq!(lab.acknowledged(), usize::try_from(BLOCKS).unwrap());
+    lab.read_all();
+    lab.check_copies();
+}
+
+#[test]
+fn a_write_waits_for_the_slowest_copy() {
+    let mut lab = Lab::new(2, Durability::SyncAll);
+    lab.settle();
+    lab.hold_disk(2);
+    lab.write(0);
+    lab.settle();
+    assert_eq!(lab.acknowledged(), 0);
+    lab.release_disk(2);
+    lab.settle();
+    assert_eq!(lab.acknowledged(), 1);
+}
+
+#[test]
+fn a_quorum_does_not_wait_for_the_slowest_copy() {
+    let mut lab = Lab::new(3, Durability::SyncQuorum);
+    lab.settle();
+    lab.hold_disk(2);
+    lab.write(0);
+    lab.settle();
+    assert_eq!(lab.acknowledged(), 1);
+    lab.release_disk(2);
+    lab.settle();
+    lab.check_copies();
+}
+
+#[test]
+fn a_killed_secondary_leaves_the_set_and_comes_back_by_resync() {
+    let mut lab = Lab::new(4, Durability::SyncAll);
+    lab.settle();
+    lab.write(0);
+    lab.settle();
+    lab.kill(2);
+    lab.write(1);
+    lab.pass(1000);
+    assert_eq!(lab.acknowledged(), 2, "the smaller set was registered");
+    assert_eq!(lab.set_len(), 2);
+    for block in 2..20 {
+        lab.write(block);
+        lab.unmap(block + 20);
+        lab.settle();
+    }
+    lab.start(2);
+    lab.pass(3000);
+    assert_eq!(lab.set_len(), NODES);
+    assert_eq!(lab.copy_states(0), [CopyState::InSync; 2]);
+    lab.settle();
+    lab.check_copies();
+}
+
+#[test]
+fn a_short_cut_of_a_stream_costs_only_the_records_under_way() {
+    let mut lab = Lab::new(5, Durability::SyncAll);
+    lab.settle();
+    lab.write(0);
+    lab.cut(0, 2);
+    lab.write(1);
+    lab.settle();
+    assert_eq!(lab.acknowledged(), 0, "the cut copy is still required");
+    lab.join();
+    lab.pass(300);
+    assert_eq!(lab.acknowledged(), 2);
+    assert_eq!(lab.set_len(), NODES);
+    lab.check_copies();
+}
+
+#[test]
+fn a_killed_primary_is_followed_by_another_and_cut_when_it_comes_back() {
+    let mut lab = Lab::new(6, Durability::SyncAll);
+    lab.settle();
+    lab.write(0);
+    lab.settle();
+    lab.isolate(0);
+    lab.write(0); // Durable on the old primary only, perhaps.
+    lab.settle();
+    lab.kill(0);
+    lab.pass(4000);
+    assert_ne!(lab.primary(), 0);
+    lab.join();
+    lab.read_all();
+    lab.write(0);
+    lab.pass(500);
+    lab.start(0);
+    lab.pass(3000);
+    assert_eq!(lab.set_len(), NODES);
+    lab.settle();
+    lab.read_all();
+    lab.check_copies();
+}
+
+#[test]
+fn an_isolated_primary_stops_serving_with_its_lease() {
+    let mut lab = Lab::new(7, Durability::SyncAll);
+    lab.settle();
+    assert!(lab.serves(0));
+    lab.isolate(0);
+    lab.pass(2100);
+    assert!(!lab.serves(0));
+    lab.fail_over();
+    lab.pass(1500);
+    assert_ne!(lab.primary(), 0);
+    assert!(lab.serves(lab.primary()));
+    lab.join();
+    lab.pass(3000);
+    assert_eq!(lab.role(0), Role::Secondary);
+    lab.check_copies();
+}
+
+#[test]
+fn a_planned_move_needs_no_lease_to_run_out() {
+    let mut lab = Lab::new(8, Durability::SyncAll);
+    lab.settle();
+    lab.write(3);
+    lab.settle();
+    lab.move_to(1);
+    lab.pass(400);
+    assert_eq!(lab.primary(), 1);
+    assert!(lab.serves(1));
+    lab.read_all();
+}
