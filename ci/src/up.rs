@@ -1,7 +1,7 @@
-//! `cargo up`: one control process and one volume server on this machine, started, watched and stopped as systemd would.
+//! `cargo up`: a control process and a volume server for each node, on this machine, started, watched and stopped as systemd would.
 //!
-//! Order: check the machine, build, format missing stores, start control, start the volume server, make the wanted volumes,
-//! say what to type next, write the ready file, keep both running until a signal, stop the volume server (it drains), then
+//! Order: check the machine, build, format missing stores, start control, start the volume servers, make the wanted volumes,
+//! say what to type next, write the ready file, keep all running until a signal, stop the volume servers (they drain), then
 //! control. Everything it waits for has a bound, and every failure is one sentence with what to do about it.
 
 mod children;
@@ -11,6 +11,7 @@ pub(crate) mod options;
 mod preflight;
 mod ready;
 mod stores;
+mod wanted;
 
 use std::fs::File;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use self::children::{Child, Role};
 use self::command_line::CommandLine;
-use self::options::{Options, Plan};
+use self::options::{NodePlan, Options, Plan};
 use crate::sys::{self, Signals};
 use crate::workspace;
 
@@ -41,9 +42,14 @@ const WATCH: Duration = Duration::from_millis(50);
 struct Running {
     signals: Signals,
     command_line: CommandLine,
+    nodes: Vec<Node>,
+    _lock: File,
+}
+
+/// The processes of one node.
+struct Node {
     control: Child,
     volume: Child,
-    _lock: File,
 }
 
 /// Why waiting ended early.
@@ -73,14 +79,13 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, String> {
         workspace::build()?;
     }
     stores::format_missing(&plan)?;
-    let control = Child::start(Role::Control, &plan)?;
-    let volume = Child::new(Role::Volume, &plan)?;
+    let nodes = plan.nodes.iter().map(Node::start_control);
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let command_line = CommandLine::new(&plan)?;
     let mut running = Running {
         signals,
         command_line,
-        control,
-        volume,
+        nodes,
         _lock: lock,
     };
     let outcome = running.bring_up(&plan).and_then(|()| running.serve(&plan));
@@ -94,18 +99,38 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, String> {
     }
 }
 
+impl Node {
+    /// A node whose control process runs; its volume server comes later.
+    fn start_control(plan: &NodePlan) -> Result<Node, String> {
+        let control = Child::start(Role::Control, plan)?;
+        let volume = Child::new(Role::Volume, plan)?;
+        Ok(Node { control, volume })
+    }
+
+    fn children(&mut self) -> [&mut Child; 2] {
+        [&mut self.control, &mut self.volume]
+    }
+}
+
 impl Running {
-    /// From a started control process to a written ready file.
+    /// From started control processes to a written ready file.
     fn bring_up(&mut self, plan: &Plan) -> Result<(), Stop> {
-        println!("control process started, pid {}", self.control.pid());
+        for node in &self.nodes {
+            println!(
+                "{} started, pid {}",
+                node.control.name(),
+                node.control.pid()
+            );
+        }
         self.wait("the control process to answer", CONTROL_BOUND, |line| {
             line.nodes().is_ok()
         })?;
-        self.volume.spawn()?;
-        println!("volume server started, pid {}", self.volume.pid());
-        let stores = plan.stores.len();
+        for node in &mut self.nodes {
+            node.volume.spawn()?;
+            println!("{} started, pid {}", node.volume.name(), node.volume.pid());
+        }
         self.wait("the stores to open", STORES_BOUND, |line| {
-            line.stores_known(stores)
+            line.stores_known(plan)
         })?;
         for warning in self.command_line.store_warnings()? {
             println!("warning: {warning}");
@@ -119,8 +144,8 @@ impl Running {
         self.wait("the volumes to be served", 2 * VOLUMES_BOUND, |line| {
             line.volumes_settled() || Instant::now() > until
         })?;
-        if !self.volume.accepts() {
-            let last = self.volume.last_words();
+        if let Some(node) = self.nodes.iter().find(|node| !node.volume.accepts()) {
+            let last = node.volume.last_words();
             return Err(Stop::Failed(format!(
                 "a portal takes no connection; {last}"
             )));
@@ -138,7 +163,7 @@ impl Running {
                 return Err(Stop::Asked);
             }
             let mut changed = false;
-            for child in [&mut self.control, &mut self.volume] {
+            for child in self.nodes.iter_mut().flat_map(Node::children) {
                 changed |= child.watch()?;
             }
             if changed {
@@ -151,12 +176,16 @@ impl Running {
         let Some(file) = &plan.ready_file else {
             return Ok(());
         };
-        let processes = [&self.control, &self.volume];
+        let children: Vec<[&Child; 2]> = self
+            .nodes
+            .iter()
+            .map(|node| [&node.control, &node.volume])
+            .collect();
         ready::write(
             file,
             plan,
             self.command_line.volumes_last_known(),
-            processes,
+            &children,
         )?;
         Ok(())
     }
@@ -173,15 +202,19 @@ impl Running {
             if self.signals.arrived_within(POLL) {
                 return Err(Stop::Asked);
             }
-            for child in [&mut self.control, &mut self.volume] {
+            for child in self.nodes.iter_mut().flat_map(Node::children) {
                 if let Some(sentence) = child.died() {
                     return Err(Stop::Failed(sentence));
                 }
             }
             if started.elapsed() > bound {
-                let logs = [&self.control, &self.volume]
-                    .map(Child::last_words)
-                    .join("; ");
+                let logs: Vec<String> = self
+                    .nodes
+                    .iter_mut()
+                    .flat_map(Node::children)
+                    .map(|child| child.last_words())
+                    .collect();
+                let logs = logs.join("; ");
                 return Err(Stop::Failed(format!(
                     "waited {} s for {what}, in vain; {logs}",
                     bound.as_secs()
@@ -191,10 +224,18 @@ impl Running {
         Ok(())
     }
 
-    /// The volume server first: it drains while control still listens.
+    /// The volume servers first, all at once: they drain while control still listens.
     fn stop(&mut self) -> Result<(), String> {
-        let volume = self.volume.stop();
-        let control = self.control.stop();
-        volume.and(control)
+        for node in &self.nodes {
+            node.volume.ask_to_stop();
+        }
+        let mut result = Ok(());
+        for node in &mut self.nodes {
+            result = result.and(node.volume.stop());
+        }
+        for node in &mut self.nodes {
+            result = result.and(node.control.stop());
+        }
+        result
     }
 }

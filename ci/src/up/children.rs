@@ -1,5 +1,6 @@
-//! The two child processes: their command lines, their logs, their deaths and restarts, their orderly end.
+//! The child processes of a node: their command lines, their logs, their deaths and restarts, their orderly end.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use std::process::{self, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::options::Plan;
+use super::options::{Membership, NodePlan};
 use crate::{sys, tool, workspace};
 
 /// Pause before a restart, as systemd's default; doubled while the child dies before anybody could reach it.
@@ -50,7 +51,11 @@ impl Role {
 #[derive(Debug)]
 pub(crate) struct Child {
     role: Role,
+    /// For messages: the role, and the node when there are several.
+    name: String,
     program: PathBuf,
+    /// Words before the program.
+    launcher: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<process::Child>,
@@ -65,7 +70,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Knows how to start it, and does not.
-    pub(crate) fn new(role: Role, plan: &Plan) -> Result<Self, String> {
+    pub(crate) fn new(role: Role, plan: &NodePlan) -> Result<Self, String> {
         let (program, arguments) = match role {
             Role::Control => (
                 workspace::binary("holdfast-control")?,
@@ -82,9 +87,15 @@ impl Child {
                 program.display()
             ));
         }
+        let name = match plan.name() {
+            "" => role.name().to_owned(),
+            node => format!("{} of {node}", role.name()),
+        };
         Ok(Self {
             role,
+            name,
             program,
+            launcher: plan.launcher.clone(),
             arguments,
             log: plan.data.join(format!("{}.log", role.name())),
             process: None,
@@ -99,7 +110,7 @@ impl Child {
     }
 
     /// Knows how to start it, and does.
-    pub(crate) fn start(role: Role, plan: &Plan) -> Result<Self, String> {
+    pub(crate) fn start(role: Role, plan: &NodePlan) -> Result<Self, String> {
         let mut child = Self::new(role, plan)?;
         child.spawn()?;
         Ok(child)
@@ -112,7 +123,15 @@ impl Child {
         let errors = log
             .try_clone()
             .map_err(|error| format!("cannot share {}: {error}", self.log.display()))?;
-        let mut command = Command::new(&self.program);
+        let mut words = self.launcher.iter().map(OsStr::new);
+        let mut command = match words.next() {
+            Some(launcher) => {
+                let mut command = Command::new(launcher);
+                command.args(words).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -135,6 +154,19 @@ impl Child {
         self.process.as_ref().map_or(0, process::Child::id)
     }
 
+    /// What to call it in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SIGTERM, without waiting for the end.
+    pub(crate) fn ask_to_stop(&self) {
+        if let Some(process) = &self.process {
+            // It may have ended by itself; `stop` finds out.
+            let _ = sys::signal(process.id(), libc::SIGTERM);
+        }
+    }
+
     /// What it is for.
     pub(crate) fn role(&self) -> Role {
         self.role
@@ -145,7 +177,7 @@ impl Child {
         let status = self.exited()?;
         Some(format!(
             "the {} process {}; {}",
-            self.role.name(),
+            self.name,
             how(status),
             self.last_words()
         ))
@@ -163,7 +195,7 @@ impl Child {
             self.restart_at = Some(Instant::now() + pause);
             println!(
                 "the {} process {}; restarting it in {} ms; {}",
-                self.role.name(),
+                self.name,
                 how(status),
                 pause.as_millis(),
                 self.last_words()
@@ -172,11 +204,7 @@ impl Child {
         match self.restart_at {
             Some(when) if when <= Instant::now() => {
                 self.spawn()?;
-                println!(
-                    "the {} process is back, pid {}",
-                    self.role.name(),
-                    self.pid()
-                );
+                println!("the {} process is back, pid {}", self.name, self.pid());
                 Ok(true)
             }
             _ => {
@@ -196,7 +224,7 @@ impl Child {
 
     /// SIGTERM, a bounded wait, SIGKILL. An error when it did not end by itself with code 0.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
-        let name = self.role.name();
+        let name = self.name.clone();
         self.restart_at = None;
         let Some(process) = self.process.as_mut() else {
             return Ok(());
@@ -272,17 +300,23 @@ fn reachable(bound: SocketAddr) -> IpAddr {
     }
 }
 
-fn control_arguments(plan: &Plan) -> Vec<String> {
+fn control_arguments(plan: &NodePlan) -> Vec<String> {
     let mut words = vec![
         "--data".to_owned(),
         plan.data.join("control").display().to_string(),
     ];
     words.extend(["--listen".to_owned(), plan.control.to_string()]);
     words.extend(["--link".to_owned(), plan.link().display().to_string()]);
+    if let Membership::Member { name, masters, .. } = &plan.membership {
+        words.extend(["--node-name".to_owned(), name.clone()]);
+        if !masters.is_empty() {
+            words.extend(["--masters".to_owned(), masters.join(",")]);
+        }
+    }
     words
 }
 
-fn volume_arguments(plan: &Plan) -> Vec<String> {
+fn volume_arguments(plan: &NodePlan) -> Vec<String> {
     let mut words = vec!["--link".to_owned(), plan.link().display().to_string()];
     for store in &plan.stores {
         words.extend(["--store".to_owned(), store.path.display().to_string()]);
@@ -292,6 +326,11 @@ fn volume_arguments(plan: &Plan) -> Vec<String> {
     }
     for address in &plan.advertised {
         words.extend(["--advertise".to_owned(), address.to_string()]);
+    }
+    if let Membership::Member { peer, cpus, .. } = &plan.membership {
+        let cpus: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+        words.extend(["--peer".to_owned(), peer.to_string()]);
+        words.extend(["--cpus".to_owned(), cpus.join(",")]);
     }
     words
 }

@@ -31,18 +31,19 @@ impl CommandLine {
         })
     }
 
-    /// All nodes: ours.
+    /// All nodes.
     pub(crate) fn nodes(&self) -> Result<Vec<Value>, String> {
         list(self.ask(&["node", "list"])?)
     }
 
-    /// Every store has reported, be it serving or failed.
-    pub(crate) fn stores_known(&mut self, count: usize) -> bool {
+    /// Every store of all nodes has reported, be it serving or failed.
+    pub(crate) fn stores_known(&mut self, plan: &Plan) -> bool {
         let nodes = self.nodes().unwrap_or_default();
-        let online = nodes.iter().any(|node| node["state"] == "online");
+        let online = nodes.iter().filter(|node| node["state"] == "online");
         // Stores of an earlier run are listed as not connected until the volume server has opened them.
         let reported = |store: &&Value| store["reason"] != "not connected";
-        online && stores(&nodes).filter(reported).count() >= count
+        online.count() >= plan.nodes.len()
+            && stores(&nodes).filter(reported).count() >= plan.store_count()
     }
 
     /// One sentence for each store that does not serve.
@@ -82,8 +83,8 @@ impl CommandLine {
                 }
                 Some(_) => {}
                 None => {
-                    let bytes = size::exact(wanted.size_bytes);
-                    self.ask(&["volume", "create", &wanted.name, "--size", &bytes])?;
+                    let words = wanted.create_words();
+                    self.ask(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
                     made.push(wanted.name.clone());
                 }
             }

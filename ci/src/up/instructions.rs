@@ -57,10 +57,12 @@ pub(crate) fn print(plan: &Plan, volumes: &[Value]) {
         "manage     {holdfast} --control {} volume list",
         plan.control_url()
     );
-    println!(
-        "logs       {}",
-        plan.data.join("{control,volume}.log").display()
-    );
+    for node in &plan.nodes {
+        println!(
+            "logs       {}",
+            node.data.join("{control,volume}.log").display()
+        );
+    }
     println!(
         "stop       Ctrl-C, or send SIGTERM to process {}",
         std::process::id()

@@ -3,11 +3,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::wanted::{self, Wanted};
 use crate::{size, sys};
+
+/// Nodes of one cluster on one machine at most.
+const NODES_MAX: i64 = 16;
 
 /// Flags of `cargo up`; a fixed contract for scripts.
 #[derive(Debug, clap::Args)]
@@ -24,10 +27,16 @@ pub(crate) struct Options {
     /// Address of the control process
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9480")]
     control: SocketAddr,
-    /// A volume to make when it does not exist, such as demo=1GiB (repeatable) [default: demo=1GiB when there is none]
-    #[arg(long, value_name = "NAME=SIZE")]
+    /// Address on which the volume server takes the streams of its peers
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9481")]
+    peer: SocketAddr,
+    /// Nodes of the cluster, each in DIR/node-i; node i listens on the addresses given plus i - 1 [default: one node, in DIR]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=NODES_MAX))]
+    nodes: Option<u8>,
+    /// A volume to make when it does not exist, such as demo=1GiB or db=4GiB,rf=3,durability=sync_quorum (repeatable) [default: demo=1GiB when there is none]
+    #[arg(long, value_name = "NAME=SIZE[,rf=N][,durability=MODE][,paths=KIND]")]
     volume: Vec<String>,
-    /// Number of stores [default: those that exist, else one per CPU]
+    /// Number of stores of each node [default: those that exist, else one per CPU]
     #[arg(long, value_name = "N")]
     stores: Option<usize>,
     /// Size of each new store [default: large enough for the volumes]
@@ -41,16 +50,7 @@ pub(crate) struct Options {
     no_build: bool,
 }
 
-/// A volume that must exist when everything is ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// Its name.
-    pub(crate) name: String,
-    /// Its size in bytes.
-    pub(crate) size_bytes: u64,
-}
-
-/// One store of this instance.
+/// One store of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StorePlan {
     /// Its file.
@@ -59,10 +59,28 @@ pub(crate) struct StorePlan {
     pub(crate) format_bytes: Option<u64>,
 }
 
-/// What will be done.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// Where everything lies; absolute.
+/// Whether a node stands alone or is one of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// The only node: agent and embedded master, no peers.
+    Alone,
+    /// One of several.
+    Member {
+        /// Its name in the cluster.
+        name: String,
+        /// Where its volume server takes the streams of its peers.
+        peer: SocketAddr,
+        /// The masters to join; empty for the first node, which is one.
+        masters: Vec<String>,
+        /// CPUs of its volume server, so that the nodes do not share one while others idle.
+        cpus: Vec<usize>,
+    },
+}
+
+/// One node: a control process and a volume server.
+#[derive(Debug, Clone)]
+pub(crate) struct NodePlan {
+    /// Where its stores, registry and logs lie; absolute.
     pub(crate) data: PathBuf,
     /// Where hosts log in.
     pub(crate) portals: Vec<SocketAddr>,
@@ -70,12 +88,25 @@ pub(crate) struct Plan {
     pub(crate) advertised: Vec<SocketAddr>,
     /// Where control listens.
     pub(crate) control: SocketAddr,
+    /// All its stores, existing ones first.
+    pub(crate) stores: Vec<StorePlan>,
+    /// Its place in the cluster.
+    pub(crate) membership: Membership,
+    /// Words before each of its commands, to start them elsewhere (a network namespace).
+    pub(crate) launcher: Vec<String>,
+}
+
+/// What will be done.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where everything lies; absolute.
+    pub(crate) data: PathBuf,
+    /// At least one.
+    pub(crate) nodes: Vec<NodePlan>,
     /// Volumes that were asked for by name.
     pub(crate) volumes: Vec<Wanted>,
     /// The volume made when nothing was asked for and nothing exists.
     pub(crate) fallback: Option<Wanted>,
-    /// All stores, existing ones first.
-    pub(crate) stores: Vec<StorePlan>,
     /// Where to report readiness.
     pub(crate) ready_file: Option<PathBuf>,
     /// Build the release binaries first.
@@ -85,83 +116,183 @@ pub(crate) struct Plan {
 impl Options {
     /// Checks what was asked and looks at what exists.
     pub(crate) fn plan(self) -> Result<Plan, String> {
-        let volumes = self
-            .volume
-            .iter()
-            .map(|text| wanted(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let names: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
-        if names.len() != volumes.len() {
-            return Err("--volume names the same volume twice; give each name once".to_owned());
-        }
-        let fallback = volumes.is_empty().then(|| Wanted {
-            name: "demo".to_owned(),
-            size_bytes: size::GIB,
-        });
+        let volumes = wanted::read(&self.volume)?;
+        let fallback = volumes.is_empty().then(Wanted::demo);
         let data = std::path::absolute(&self.data)
             .map_err(|error| format!("{} is no path: {error}", self.data.display()))?;
-        let existing = existing_stores(&data);
-        let count = match self.stores {
-            Some(0) => return Err("--stores is 0; at least one store is needed".to_owned()),
-            Some(count) => count.max(existing),
-            None if existing > 0 => existing,
-            None => sys::cpus()?.len(),
-        };
-        let format_bytes = match &self.store_size {
-            Some(text) => size::parse(text).map_err(|error| format!("--store-size: {error}"))?,
-            None => {
-                let all: Vec<u64> = volumes
-                    .iter()
-                    .chain(&fallback)
-                    .map(|volume| volume.size_bytes)
-                    .collect();
-                store_bytes(&all, count)
+        let count = usize::from(self.nodes.unwrap_or(1));
+        for volume in &volumes {
+            if volume.copies > count {
+                return Err(format!(
+                    "--volume {}: {} copies need as many nodes, there are {count}; give --nodes {} or a smaller rf",
+                    volume.name, volume.copies, volume.copies
+                ));
             }
-        };
-        let stores = (0..count)
-            .map(|index| StorePlan {
-                path: data.join(format!("store-{index}")),
-                format_bytes: (index >= existing).then_some(format_bytes),
-            })
-            .collect();
+        }
+        let cpus = sys::cpus()?;
+        let mut nodes = Vec::with_capacity(count);
+        for index in 0..count {
+            let data = match self.nodes {
+                Some(_) => data.join(format!("node-{}", index + 1)),
+                None => data.clone(),
+            };
+            nodes.push(NodePlan {
+                portals: shifted_all(&self.portal, index)?,
+                advertised: shifted_all(&self.advertise, index)?,
+                control: shifted(self.control, index)?,
+                stores: self.stores(&data, cpus.len() / count, volumes.iter().chain(&fallback))?,
+                membership: self.membership(index, &cpus)?,
+                launcher: Vec::new(),
+                data,
+            });
+        }
         Ok(Plan {
             data,
-            portals: self.portal,
-            advertised: self.advertise,
-            control: self.control,
+            nodes,
             volumes,
             fallback,
-            stores,
             ready_file: self.ready_file,
             build: !self.no_build,
         })
     }
-}
 
-impl Plan {
-    /// URL of the control process.
-    pub(crate) fn control_url(&self) -> String {
-        format!("http://{}", self.control)
+    fn membership(&self, index: usize, cpus: &[usize]) -> Result<Membership, String> {
+        if self.nodes.is_none() {
+            return Ok(Membership::Alone);
+        }
+        let masters = match index {
+            0 => Vec::new(),
+            _ => vec![url(self.control)],
+        };
+        Ok(Membership::Member {
+            name: format!("node-{}", index + 1),
+            peer: shifted(self.peer, index)?,
+            masters,
+            cpus: cpus_of_node(cpus, index, usize::from(self.nodes.unwrap_or(1))),
+        })
     }
 
-    /// The link between control and the volume server.
+    fn stores<'a>(
+        &self,
+        data: &Path,
+        cpus: usize,
+        volumes: impl Iterator<Item = &'a Wanted>,
+    ) -> Result<Vec<StorePlan>, String> {
+        let existing = existing_stores(data);
+        let count = match self.stores {
+            Some(0) => return Err("--stores is 0; at least one store is needed".to_owned()),
+            Some(count) => count.max(existing),
+            None if existing > 0 => existing,
+            None => cpus.max(1),
+        };
+        let format_bytes = match &self.store_size {
+            Some(text) => size::parse(text).map_err(|error| format!("--store-size: {error}"))?,
+            None => {
+                let all: Vec<u64> = volumes.map(|volume| volume.size_bytes).collect();
+                store_bytes(&all, count)
+            }
+        };
+        Ok((0..count)
+            .map(|index| StorePlan {
+                path: data.join(format!("store-{index}")),
+                format_bytes: (index >= existing).then_some(format_bytes),
+            })
+            .collect())
+    }
+}
+
+impl NodePlan {
+    /// URL of its control process.
+    pub(crate) fn control_url(&self) -> String {
+        url(self.control)
+    }
+
+    /// The link between its control process and its volume server.
     pub(crate) fn link(&self) -> PathBuf {
         self.data.join("control.sock")
     }
 
-    /// Bytes of disk that formatting will need.
-    pub(crate) fn format_bytes(&self) -> u64 {
-        self.stores
-            .iter()
-            .filter_map(|store| store.format_bytes)
-            .sum()
+    /// Its name in messages; empty when there is only one.
+    pub(crate) fn name(&self) -> &str {
+        match &self.membership {
+            Membership::Alone => "",
+            Membership::Member { name, .. } => name,
+        }
     }
 }
+
+impl Plan {
+    /// URL that people and scripts use.
+    pub(crate) fn control_url(&self) -> String {
+        self.nodes[0].control_url()
+    }
+
+    /// Bytes of disk that formatting will need.
+    pub(crate) fn format_bytes(&self) -> u64 {
+        let stores = self.nodes.iter().flat_map(|node| &node.stores);
+        stores.filter_map(|store| store.format_bytes).sum()
+    }
+
+    /// Stores of all nodes.
+    pub(crate) fn store_count(&self) -> usize {
+        self.nodes.iter().map(|node| node.stores.len()).sum()
+    }
+}
+
+/// URL of a control process.
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+/// The CPUs of node `index`: its share of them, or one shared with others when there are more nodes than CPUs.
+fn cpus_of_node(cpus: &[usize], index: usize, nodes: usize) -> Vec<usize> {
+    if cpus.len() <= nodes {
+        return cpus
+            .get(index % cpus.len().max(1))
+            .copied()
+            .into_iter()
+            .collect();
+    }
+    cpus.iter().copied().skip(index).step_by(nodes).collect()
+}
+
+fn shifted_all(addresses: &[SocketAddr], index: usize) -> Result<Vec<SocketAddr>, String> {
+    addresses
+        .iter()
+        .map(|address| shifted(*address, index))
+        .collect()
+}
+
+/// The address of node `index` when the first node has `address`: the next IPv4 address, or the next port of an IPv6 one.
+fn shifted(address: SocketAddr, index: usize) -> Result<SocketAddr, String> {
+    let step = u16::try_from(index).expect("NODES_MAX is small");
+    let next = match address.ip() {
+        _ if index == 0 => Some(address),
+        IpAddr::V4(ip) if !ip.is_unspecified() => u32::from(ip)
+            .checked_add(u32::from(step))
+            .map(|ip| SocketAddr::new(Ipv4Addr::from(ip).into(), address.port())),
+        // `::1` is the only loopback address of IPv6, and every address is every node's: ports tell them apart.
+        _ => address
+            .port()
+            .checked_add(step * PORT_STEP)
+            .map(|port| SocketAddr::new(address.ip(), port)),
+    };
+    next.ok_or_else(|| {
+        format!(
+            "{address} leaves no room for node {}; choose a lower one",
+            index + 1
+        )
+    })
+}
+
+/// Ports between two nodes that share an address.
+const PORT_STEP: u16 = 10;
 
 /// Bytes of each of `count` stores so that all volumes fit when they are full.
 ///
 /// A store spends 2 MiB on its head, an eighth (32 MiB to 1 GiB) on the log and 1 KiB of map per 64 KiB chunk, and needs
-/// spare chunks while a checkpoint is under way: a sixteenth and 64 MiB are added. Volumes are dealt to the emptiest store.
+/// spare chunks while a checkpoint is under way: a sixteenth and 64 MiB are added. Volumes are dealt to the emptiest store;
+/// with several nodes each has room for all of them, since any node may be given a copy.
 pub(crate) fn store_bytes(volumes: &[u64], count: usize) -> u64 {
     let mut filled = vec![0_u64; count.max(1)];
     for bytes in volumes {
@@ -181,34 +312,6 @@ pub(crate) fn store_bytes(volumes: &[u64], count: usize) -> u64 {
         .saturating_add(log)
         .checked_next_multiple_of(4 * size::MIB)
         .unwrap_or(u64::MAX)
-}
-
-fn wanted(text: &str) -> Result<Wanted, String> {
-    let (name, size) = text
-        .split_once('=')
-        .ok_or_else(|| format!("--volume '{text}' is not NAME=SIZE; write it like demo=1GiB"))?;
-    let first = name
-        .bytes()
-        .next()
-        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let rest = name
-        .bytes()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.');
-    if !first || !rest || name.len() > 63 {
-        return Err(format!(
-            "'{name}' cannot name a volume; use up to 63 of a-z, 0-9, '-' and '.', beginning with a letter or digit"
-        ));
-    }
-    let size_bytes = size::parse(size).map_err(|error| format!("--volume {name}: {error}"))?;
-    if !size_bytes.is_multiple_of(4096) || size_bytes < size::MIB {
-        return Err(format!(
-            "--volume {name}: {size} is not a multiple of 4KiB of at least 1MiB; choose such a size"
-        ));
-    }
-    Ok(Wanted {
-        name: name.to_owned(),
-        size_bytes,
-    })
 }
 
 /// Stores are numbered without a gap.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use super::options::Plan;
+use super::options::{Membership, Plan};
 use crate::{size, sys};
 
 /// Locked memory that one io_uring executor needs at least.
@@ -21,6 +21,28 @@ const PROBE_BYTES: usize = 4096;
 /// Checks everything; the file returned holds the lock of the data directory.
 pub(crate) fn check(plan: &Plan) -> Result<File, String> {
     let data = &plan.data;
+    own_directory(data)?;
+    let lock = lock(data)?;
+    cpus()?;
+    io_uring()?;
+    locked_memory()?;
+    direct_writes(data)?;
+    free_space(plan)?;
+    for node in &plan.nodes {
+        own_directory(&node.data)?;
+        for portal in &node.portals {
+            port(*portal, "--portal")?;
+        }
+        port(node.control, "--control")?;
+        if let Membership::Member { peer, .. } = &node.membership {
+            port(*peer, "--peer")?;
+        }
+    }
+    Ok(lock)
+}
+
+/// Makes a directory that nobody else can look into.
+fn own_directory(data: &Path) -> Result<(), String> {
     fs::create_dir_all(data).map_err(|error| {
         format!(
             "cannot make {}: {error}; choose another directory with --data",
@@ -32,18 +54,7 @@ pub(crate) fn check(plan: &Plan) -> Result<File, String> {
             "cannot keep others out of {}: {error}; use a directory of your own",
             data.display()
         )
-    })?;
-    let lock = lock(data)?;
-    cpus()?;
-    io_uring()?;
-    locked_memory()?;
-    direct_writes(data)?;
-    free_space(plan)?;
-    for portal in &plan.portals {
-        port(*portal, "--portal")?;
-    }
-    port(plan.control, "--control")?;
-    Ok(lock)
+    })
 }
 
 fn lock(data: &Path) -> Result<File, String> {

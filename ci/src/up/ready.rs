@@ -9,13 +9,25 @@ use serde_json::Value;
 
 use super::children::Child;
 use super::command_line::served;
-use super::options::Plan;
+use super::options::{Membership, NodePlan, Plan};
 use super::preflight::write_atomically;
 
 #[derive(Debug, Serialize)]
 struct Ready {
     control: String,
     volumes: Vec<Volume>,
+    processes: Vec<Process>,
+    /// Empty for the single node of a `cargo up` without `--nodes`.
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+struct Node {
+    name: String,
+    address: String,
+    portals: Vec<String>,
+    control: String,
+    peer: String,
     processes: Vec<Process>,
 }
 
@@ -49,7 +61,7 @@ pub(crate) fn write(
     file: &Path,
     plan: &Plan,
     volumes: &[Value],
-    children: [&Child; 2],
+    children: &[[&Child; 2]],
 ) -> Result<(), String> {
     let ready = Ready {
         control: plan.control_url(),
@@ -59,17 +71,42 @@ pub(crate) fn write(
             .map(volume)
             .collect(),
         processes: children
-            .into_iter()
-            .filter(|child| child.pid() != 0)
-            .map(|child| Process {
-                role: child.role().name(),
-                pid: child.pid(),
-            })
+            .iter()
+            .flatten()
+            .filter_map(|child| process(child))
+            .collect(),
+        nodes: plan
+            .nodes
+            .iter()
+            .zip(children)
+            .filter_map(|(plan, children)| node(plan, children))
             .collect(),
     };
     let mut text = serde_json::to_vec_pretty(&ready).map_err(|error| error.to_string())?;
     text.push(b'\n');
     write_atomically(file, &text)
+}
+
+fn node(plan: &NodePlan, children: &[&Child; 2]) -> Option<Node> {
+    let Membership::Member { name, peer, .. } = &plan.membership else {
+        return None;
+    };
+    Some(Node {
+        name: name.clone(),
+        address: plan.control.ip().to_string(),
+        portals: plan.portals.iter().map(ToString::to_string).collect(),
+        control: plan.control_url(),
+        peer: peer.to_string(),
+        processes: children.iter().filter_map(|child| process(child)).collect(),
+    })
+}
+
+/// A child that lives.
+fn process(child: &Child) -> Option<Process> {
+    (child.pid() != 0).then(|| Process {
+        role: child.role().name(),
+        pid: child.pid(),
+    })
 }
 
 fn volume(volume: &Value) -> Volume {

@@ -12,7 +12,7 @@ const SECONDS_PER_GIB: u64 = 60;
 
 /// Formats each missing store under a name of its own first, so that an interrupted format leaves no store behind.
 pub(crate) fn format_missing(plan: &Plan) -> Result<(), String> {
-    for store in &plan.stores {
+    for store in plan.nodes.iter().flat_map(|node| &node.stores) {
         let Some(bytes) = store.format_bytes else {
             continue;
         };

@@ -1,31 +1,34 @@
 //! What people type becomes the right plan, or one sentence.
 
-use super::{store_bytes, wanted};
+use std::net::SocketAddr;
+
+use super::{cpus_of_node, shifted, store_bytes};
 use crate::size::{GIB, MIB};
 
 #[test]
-fn volumes_are_read() {
-    let volume = wanted("demo=1GiB").expect("a good volume");
-    assert_eq!((volume.name.as_str(), volume.size_bytes), ("demo", GIB));
+fn each_node_has_its_own_addresses() {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    for (first, index, expected) in [
+        ("127.0.0.1:3260", 0, "127.0.0.1:3260"),
+        ("127.0.0.1:3260", 2, "127.0.0.3:3260"),
+        ("[::1]:3260", 2, "[::1]:3280"),
+        ("0.0.0.0:3260", 1, "0.0.0.0:3270"),
+    ] {
+        assert_eq!(
+            shifted(address(first), index),
+            Ok(address(expected)),
+            "{first}"
+        );
+    }
+    assert!(shifted(address("[::1]:65535"), 1).is_err());
 }
 
 #[test]
-fn wrong_volumes_are_refused() {
-    let long = format!("{}=1GiB", "a".repeat(64));
-    for text in [
-        "demo",
-        "=1GiB",
-        "demo=",
-        "demo=1GB",
-        "Demo=1GiB",
-        "-a=1GiB",
-        "a=4097KiB1",
-        "a=1000001",
-        "a=4KiB",
-        &long,
-    ] {
-        assert!(wanted(text).is_err(), "{text}");
-    }
+fn nodes_share_the_cpus_evenly() {
+    assert_eq!(cpus_of_node(&[0, 1], 0, 3), [0]);
+    assert_eq!(cpus_of_node(&[0, 1], 1, 3), [1]);
+    assert_eq!(cpus_of_node(&[0, 1], 2, 3), [0]);
+    assert_eq!(cpus_of_node(&[0, 1, 2, 3], 1, 2), [1, 3]);
 }
 
 #[test]
