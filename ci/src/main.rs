@@ -4,6 +4,7 @@
 //! code with what is checked. Blocking sockets and threads are enough here.
 #![expect(clippy::print_stdout, reason = "a command line talks to its user")]
 
+mod history;
 mod initiator;
 mod lanes;
 mod oracle;
