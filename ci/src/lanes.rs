@@ -1,6 +1,7 @@
 //! `cargo ci`: lanes that are called one by one or all together. A lane is a function that reports checks.
 
 mod bench;
+mod cluster;
 mod conform;
 mod counters;
 mod crash;
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// Kills of the kill -9 loop
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<u64>,
+    /// Faults of the cluster lane
+    #[arg(long, value_name = "N")]
+    pub(crate) faults: Option<u64>,
 }
 
 struct Lane {
@@ -114,6 +118,12 @@ const LANES: &[Lane] = &[
         about: "nothing acknowledged is lost by kill -9, and serving again takes seconds",
         default: true,
         run: kill::run,
+    },
+    Lane {
+        name: "cluster",
+        about: "three nodes lose processes, packets and power; no acknowledged write is lost, no stale read",
+        default: false,
+        run: cluster::run,
     },
     Lane {
         name: "damage",

@@ -45,7 +45,8 @@ impl Content {
         Self(Self::written(version).0 | SAME)
     }
 
-    fn version(self) -> u64 {
+    /// The version that it was given.
+    pub(crate) fn version(self) -> u64 {
         self.0 & !SAME
     }
 

@@ -4,14 +4,14 @@
 //! say what to type next, write the ready file, keep all running until a signal, stop the volume servers (they drain), then
 //! control. Everything it waits for has a bound, and every failure is one sentence with what to do about it.
 
-mod children;
-mod command_line;
+pub(crate) mod children;
+pub(crate) mod command_line;
 mod instructions;
 pub(crate) mod options;
 mod preflight;
 mod ready;
-mod stores;
-mod wanted;
+pub(crate) mod stores;
+pub(crate) mod wanted;
 
 use std::fs::File;
 use std::process::ExitCode;

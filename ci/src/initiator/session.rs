@@ -101,6 +101,11 @@ impl Session {
         (self.command_sn, self.command_sn_max, self.status_sn_next)
     }
 
+    /// Bounds each wait for room to send from now on.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// Commands that did not complete yet.
     pub(crate) fn outstanding_count(&self) -> usize {
         self.outstanding.len()
