@@ -213,6 +213,10 @@ pub enum StoreCommand {
         /// Size of the store; for a device, all of it when left out.
         #[arg(long)]
         size: Option<Size>,
+        /// Size of the write-ahead log, whole segments of 4MiB, at least 32MiB; left out: an eighth of the store, 32MiB to
+        /// 1GiB. A longer one takes longer bursts of small writes, and longer to read after a crash.
+        #[arg(long)]
+        log: Option<Size>,
         /// Destroy what is there; needs --yes too.
         #[arg(long)]
         overwrite: bool,

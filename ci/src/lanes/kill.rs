@@ -2,7 +2,7 @@
 //!
 //! Two hosts write to two volumes on two stores while the volume server, the control process or
 //! both get SIGKILL at random moments, also while they recover. After every kill the hosts log in
-//! again and read everything back. Then a store whose log is as full as it gets is killed once
+//! again and read everything back. Then a server with 1 GiB of live log behind is killed once
 //! more, and the time until it serves is held against the promise.
 
 mod recovery;
@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context, report: &mut Report) {
     let result = kill_loop(context, report);
     report.check("kill -9 loop", result);
     let result = recovery::run(context);
-    report.check("recovery with a full log", result);
+    report.check("recovery with 1 GiB of log", result);
 }
 
 /// Who dies in a round.

@@ -17,6 +17,7 @@ pub(super) fn run(command: &StoreCommand, as_json: bool) -> Result<(), Failure> 
         StoreCommand::Format {
             path,
             size,
+            log,
             overwrite,
             yes,
         } => {
@@ -25,7 +26,11 @@ pub(super) fn run(command: &StoreCommand, as_json: bool) -> Result<(), Failure> 
                 (true, false) => format::Consent::Half,
                 (false, _) => format::Consent::EmptyOnly,
             };
-            format::run(path, *size, consent, as_json)
+            let shape = format::Shape {
+                size: *size,
+                log: *log,
+            };
+            format::run(path, shape, consent, as_json)
         }
         StoreCommand::Inspect { path } => inspect::show(path, as_json),
         StoreCommand::Check { path, data } => {

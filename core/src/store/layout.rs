@@ -56,7 +56,12 @@ impl Layout {
         if store_bytes < Self::STORE_BYTES_MIN {
             return Err(LayoutError::TooSmall(store_bytes));
         }
-        let log_bytes = (store_bytes / 8).clamp(32 << 20, 1 << 30);
+        Self::with_log_bytes(store_bytes, (store_bytes / 8).clamp(32 << 20, 1 << 30))
+    }
+
+    /// The layout of a store of `store_bytes` with `log_bytes` of log, rounded down to whole segments. A longer log lets
+    /// a burst of small writes last longer before hosts feel the flushing, and takes longer to read after a crash.
+    pub fn with_log_bytes(store_bytes: u64, log_bytes: u64) -> Result<Layout, LayoutError> {
         let segments = log_bytes / WAL_SEGMENT_BYTES as u64;
         let segments = u32::try_from(segments).map_err(|_| LayoutError::Invalid)?;
         let segment_bytes = u32::try_from(WAL_SEGMENT_BYTES).map_err(|_| LayoutError::Invalid)?;

@@ -25,6 +25,18 @@ const ZEROS_BYTES: usize = 4 << 20;
 /// From so many bytes of zeros on, progress is shown on a terminal.
 const PROGRESS_BYTES_MIN: u64 = 512 << 20;
 
+/// Bytes of a log at least: as that of the smallest store.
+const LOG_BYTES_MIN: u64 = 32 << 20;
+
+/// What the store is to be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shape {
+    /// Bytes in all; `None` only for a device, then all of it.
+    pub(super) size: Option<Size>,
+    /// Bytes of the log; `None`: an eighth of the store, 32 MiB to 1 GiB.
+    pub(super) log: Option<Size>,
+}
+
 /// What the caller allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Consent {
@@ -46,12 +58,12 @@ enum Kind {
 /// Makes the store.
 pub(super) fn run(
     path: &Path,
-    size: Option<Size>,
+    shape: Shape,
     consent: Consent,
     as_json: bool,
 ) -> Result<(), Failure> {
     let (mut file, kind) = open(path)?;
-    let made = claim_and_write(&mut file, kind, path, size, consent);
+    let made = claim_and_write(&mut file, kind, path, shape, consent);
     if made.is_err() && kind == Kind::Created {
         // The reason is told anyway; an empty name that stays behind harms nobody.
         let _ = std::fs::remove_file(path);
@@ -126,18 +138,14 @@ fn claim_and_write(
     file: &mut File,
     kind: Kind,
     path: &Path,
-    size: Option<Size>,
+    shape: Shape,
     consent: Consent,
 ) -> Result<(StoreId, Layout, u64), Failure> {
     lock(file, path, FlockOperation::NonBlockingLockExclusive)?;
     let present = length(file).map_err(|error| failed(path, "measure", &error))?;
     refuse_contents(file, kind, path, present, consent)?;
-    let bytes = store_bytes(kind, path, size, present)?;
-    let layout = Layout::for_size(bytes).map_err(|error| {
-        let least = Size(Layout::STORE_BYTES_MIN);
-        let message = format!("no store of {}: {error}; the least is {least}", Size(bytes));
-        Failure::with(Exit::Usage, message)
-    })?;
+    let bytes = store_bytes(kind, path, shape.size, present)?;
+    let layout = layout(bytes, shape.log)?;
     let id = StoreId(*uuid::Uuid::new_v4().as_bytes());
     if kind != Kind::Device {
         allocate(file, path, bytes)?;
@@ -149,6 +157,28 @@ fn claim_and_write(
         sync_directory(path).map_err(|error| failed(path, "sync the directory of", &error))?;
     }
     Ok((id, layout, bytes))
+}
+
+fn layout(bytes: u64, log: Option<Size>) -> Result<Layout, Failure> {
+    let Some(log) = log else {
+        return Layout::for_size(bytes).map_err(|error| {
+            let least = Size(Layout::STORE_BYTES_MIN);
+            let message = format!("no store of {}: {error}; the least is {least}", Size(bytes));
+            Failure::with(Exit::Usage, message)
+        });
+    };
+    let unfit = |what: &dyn std::fmt::Display| {
+        let message = format!(
+            "no log of {log} in a store of {}: {what}; a log has at least {}, and leaves room for chunks",
+            Size(bytes),
+            Size(LOG_BYTES_MIN)
+        );
+        Failure::with(Exit::Usage, message)
+    };
+    if log.0 < LOG_BYTES_MIN {
+        return Err(unfit(&"it is too short"));
+    }
+    Layout::with_log_bytes(bytes, log.0).map_err(|error| unfit(&error))
 }
 
 fn refuse_contents(

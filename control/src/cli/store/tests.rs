@@ -1,6 +1,6 @@
 //! Formatting, inspecting and checking real files.
 
-use super::format::{self, Consent};
+use super::format::{self, Consent, Shape};
 use super::inspect;
 use crate::cli::Exit;
 use crate::size::Size;
@@ -12,6 +12,10 @@ use std::path::PathBuf;
 
 const SIZE: Size = Size(64 << 20);
 
+fn shape(size: Option<Size>, log: Option<Size>) -> Shape {
+    Shape { size, log }
+}
+
 /// A file that goes away with the test.
 struct Scratch(PathBuf);
 
@@ -22,7 +26,7 @@ impl Scratch {
     }
 
     fn format(&self, consent: Consent) -> Result<(), Exit> {
-        format::run(&self.0, Some(SIZE), consent, true).map_err(|failure| failure.exit)
+        format::run(&self.0, shape(Some(SIZE), None), consent, true).map_err(|failure| failure.exit)
     }
 
     fn check(&self) -> Result<(), Exit> {
@@ -84,14 +88,37 @@ fn an_open_store_is_left_alone() {
 fn a_format_that_fails_leaves_nothing_behind() {
     let scratch = Scratch::make();
     for size in [Size(4096), Size(SIZE.0 + 1), Size(1 << 60)] {
-        assert!(format::run(&scratch.0, Some(size), Consent::EmptyOnly, true).is_err());
+        assert!(
+            format::run(
+                &scratch.0,
+                shape(Some(size), None),
+                Consent::EmptyOnly,
+                true
+            )
+            .is_err()
+        );
         assert!(!scratch.0.exists(), "{size}");
     }
-    let unsized_format = format::run(&scratch.0, None, Consent::EmptyOnly, true);
+    let unsized_format = format::run(&scratch.0, shape(None, None), Consent::EmptyOnly, true);
     assert_eq!(
         unsized_format.map_err(|failure| failure.exit),
         Err(Exit::Usage)
     );
+}
+
+#[test]
+fn a_log_of_a_size_asked_for_is_made_or_refused() {
+    let scratch = Scratch::make();
+    let format = |log: u64| {
+        let shape = shape(Some(Size(128 << 20)), Some(Size(log)));
+        format::run(&scratch.0, shape, Consent::EmptyOnly, true).map_err(|failure| failure.exit)
+    };
+    for log in [0, (32 << 20) - 1, 128 << 20, u64::MAX] {
+        assert_eq!(format(log), Err(Exit::Usage), "{log}");
+        assert!(!scratch.0.exists());
+    }
+    assert_eq!(format(64 << 20), Ok(()));
+    assert_eq!(scratch.check(), Ok(()));
 }
 
 #[test]
