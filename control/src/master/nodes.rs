@@ -8,8 +8,10 @@ use crate::convert;
 use crate::reconcile::{Event, Report, Server};
 use crate::registry::database::StorageError;
 use crate::registry::{Change, Node, Refusal, RefusalKind, Store};
+use holdfast_core::cluster::limits::NODE_SILENT;
 use holdfast_core::id::NodeId;
 use holdfast_core::link;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The stream to one agent.
@@ -18,6 +20,15 @@ pub(super) struct Session {
     out: ToAgent,
     /// The agent said that its volume server is not there.
     pub(super) server_down: bool,
+    /// When its volume server was last heard.
+    server_heard: Duration,
+}
+
+impl Session {
+    /// Whether the volume server should be talking and is not: it is paused, or its machine is.
+    fn stands_still(&self, now: Duration) -> bool {
+        !self.server_down && now.saturating_sub(self.server_heard) > NODE_SILENT
+    }
 }
 
 impl Master {
@@ -51,6 +62,7 @@ impl Master {
             number,
             out,
             server_down: false,
+            server_heard: self.now(),
         };
         self.sessions.insert(node, session);
         self.note(format!("node {} joined", joining.name));
@@ -75,13 +87,22 @@ impl Master {
         if !self.is_present(node, number) {
             return Ok(()); // A late message of a stream that was given up.
         }
-        self.hear(node).await?;
+        let now = self.now();
+        let mut stands_still = false;
         if let Some(session) = self.sessions.get_mut(&node) {
             match event {
                 Some(LinkEvent::Up(..)) => session.server_down = false,
                 Some(LinkEvent::Down) => session.server_down = true,
                 _ => {}
             }
+            if event.is_some() {
+                session.server_heard = now;
+            }
+            stands_still = session.stands_still(now);
+        }
+        // An agent's beat says nothing of a volume server that stands still beside it.
+        if !stands_still {
+            self.hear(node).await?;
         }
         match event {
             None => Ok(()),
