@@ -54,7 +54,7 @@ fn every_crash_image_recovers_to_what_was_acknowledged() {
 }
 
 /// Seeds of the copies' runs by default.
-const GROUPS: u64 = 50;
+const GROUPS: u64 = 150;
 
 #[test]
 fn copies_of_a_volume_agree_after_any_crash() {

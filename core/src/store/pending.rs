@@ -4,6 +4,11 @@
 //! for it, and its frame in the log. It ends by taking effect, or dropped by an adoption or with its volume.
 //! Its frame it keeps until the log tells that it is committed: a flush may overwrite in place what a replay
 //! that did not know would show again.
+//!
+//! After a restart the commit point may be lower than what was in effect before. Of a block that a record
+//! between the two changes, the flush kept only the newest version, which is pending now: such a block shows
+//! an older one until the record is committed again. Nobody reads it: a copy serves only after the first
+//! record of its reign is committed, and a resync sends the chunks that records behind the commit point change.
 
 use super::append::{AppendBody, Sharing};
 use super::contents::{Contents, Version};
