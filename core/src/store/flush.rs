@@ -107,6 +107,13 @@ impl Contents {
         let newer = replacement.as_ref().is_some_and(|r| r.seq > through);
         let nothing = replacement.is_none() && overlay.items.iter().all(|i| i.seq > through);
         if newer || nothing {
+            // A write that was dropped or refused may have been all that a spare chunk was kept for.
+            if overlay.is_idle()
+                && let Some(spare) = overlay.target.take()
+            {
+                self.map.release_chunk(spare, through);
+                self.tidy(id, chunk);
+            }
             return None;
         }
         let entry = *self.map.get(slot, chunk);
