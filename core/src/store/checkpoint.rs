@@ -106,12 +106,14 @@ impl Store {
         let contents = &mut self.contents;
         let map = &mut contents.map;
         let removed = core::mem::take(&mut contents.removed);
-        for (seq, slot) in removed {
-            if seq <= end.seq {
-                map.remove_volume(slot);
-            } else {
-                contents.removed.push((seq, slot));
+        for mut volume in removed {
+            if volume.seq <= end.seq {
+                map.remove_volume(volume.slot);
+                continue;
             }
+            let record = volume.place.record(volume.id, volume.size_blocks, end.seq);
+            map.set_volume(volume.slot, record);
+            contents.removed.push(volume);
         }
         for (id, volume) in &mut contents.volumes {
             let record = volume.place.record(*id, volume.size_blocks, end.seq);
@@ -123,9 +125,7 @@ impl Store {
                     .expect("admission left room in the table"),
             };
             volume.slot = Some(slot);
-            if *map.volume(slot) != record {
-                map.set_volume(slot, record);
-            }
+            map.set_volume(slot, record);
             map.unreserve_pages(volume.attribute_pages_reserved());
             let dirty = core::mem::take(&mut volume.attributes_dirty);
             if let Some(attributes) = volume.attributes.as_deref().filter(|_| dirty) {

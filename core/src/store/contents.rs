@@ -22,8 +22,8 @@ use alloc::vec::Vec;
 pub(super) struct Contents {
     pub(super) map: Box<Map>,
     pub(super) volumes: BTreeMap<VolumeId, Volume>,
-    /// Volumes that the map still holds, and the frame that removed them.
-    pub(super) removed: Vec<(FrameSeq, VolumeSlot)>,
+    /// Removed volumes that the map still holds.
+    pub(super) removed: Vec<RemovedVolume>,
     /// Chunks whose reservation is owed by the running checkpoint.
     pub(super) owed: Vec<(VolumeId, ChunkIndex)>,
     /// Durable frames behind the checkpoint.
@@ -50,6 +50,18 @@ pub(super) struct Volume {
     pub(super) leaving: bool,
     pub(super) place: Place,
     pub(super) overlay: BTreeMap<ChunkIndex, ChunkOverlay>,
+}
+
+/// A removed volume that the map holds until a checkpoint covers its removal. A checkpoint that ends
+/// before it keeps its record up to date: the log behind it is replayed against that record.
+#[derive(Debug)]
+pub(super) struct RemovedVolume {
+    /// The frame that removed it.
+    pub(super) seq: FrameSeq,
+    pub(super) slot: VolumeSlot,
+    pub(super) id: VolumeId,
+    pub(super) size_blocks: u64,
+    pub(super) place: Place,
 }
 
 /// When a record was committed.
@@ -345,13 +357,19 @@ impl Contents {
             self.give_back(id, *chunk, overlay);
         }
         self.map.unreserve_pages(volume.attribute_pages_reserved());
-        if let Some(slot) = volume.slot {
-            self.removed.push((seq, slot));
-        }
         for (_, seq) in volume.place.unsettled.drain(..) {
             self.frames.settle(seq);
         }
         let pending = volume.place.pending.drain(..).collect();
+        if let Some(slot) = volume.slot {
+            self.removed.push(RemovedVolume {
+                seq,
+                slot,
+                id,
+                size_blocks: volume.size_blocks,
+                place: volume.place,
+            });
+        }
         self.drop_pending(id, pending, seq)
     }
 

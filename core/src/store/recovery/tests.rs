@@ -345,3 +345,36 @@ fn any_flipped_bit_gives_no_wrong_byte() {
         }
     }
 }
+
+/// A checkpoint may end between a volume's growth and its removal; what lies behind is replayed against
+/// the size that the checkpoint kept.
+#[test]
+fn volume_that_grew_and_left_is_replayed_from_every_checkpoint() {
+    let config = Config {
+        round_bytes_max: 2 * BLOCK_BYTES as u64,
+        ..Config::default()
+    };
+    let image = {
+        let mut driver = driver();
+        checkpoint(&mut driver);
+        driver.disk.current().clone()
+    };
+    let mut driver = Driver::open(image, config, 1).unwrap();
+    driver.settle();
+    let (tag, id) = (Tag(4), VOLUME);
+    let size_blocks = 8192;
+    driver.event(Event::ResizeVolume {
+        tag,
+        id,
+        size_blocks,
+    });
+    driver.settle();
+    write(&mut driver, 5000, 4, 1);
+    driver.event(Event::RemoveVolume { tag, id });
+    driver.settle();
+    driver.event(Event::Checkpoint { tag });
+    while driver.end_one() {
+        let opened = recover(driver.disk.current(), config);
+        assert!(opened.is_ok(), "{:?}", opened.err());
+    }
+}
