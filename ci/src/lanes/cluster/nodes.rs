@@ -108,7 +108,7 @@ impl Cluster {
     pub(crate) fn primary(&mut self, volume: &str) -> Option<u8> {
         let volumes = self.command_line.volumes().ok()?;
         let found = volumes.iter().find(|found| found["name"] == volume)?;
-        let copies = found["copies"].as_array()?;
+        let copies = found["replicas"].as_array()?;
         let primary = copies.iter().find(|copy| copy["role"] == "primary")?;
         primary["node"]
             .as_str()?
@@ -197,7 +197,10 @@ impl Cluster {
 
 /// All copies of a volume are in sync, and hosts are served.
 fn is_healthy(volume: &Value) -> bool {
-    volume["health"] == "healthy" && volume["state"] == "serving"
+    let copies = volume["replicas"].as_array().map_or(&[][..], Vec::as_slice);
+    volume["state"] == "serving"
+        && volume["rf"] == copies.len()
+        && copies.iter().all(|copy| copy["in_sync"] == true)
 }
 
 fn plan_of(net: &Net, directory: &Path, node: u8) -> NodePlan {
