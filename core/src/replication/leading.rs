@@ -385,7 +385,7 @@ impl Leading {
         joined.extend(
             self.followers
                 .iter()
-                .filter(|f| f.joining)
+                .filter(|f| f.joining && !f.is_lost(scope.now, scope.streams))
                 .map(|f| f.member.replica),
         );
         sets.push(&joined);
@@ -704,7 +704,8 @@ impl Leading {
                 || (scope.planted(Defect::ProposeResyncing) && follower.state == State::Following);
             let caught_up = follower.durable >= committed && scope.now >= follower.not_before;
             let known = self.membership.set().contains(&follower.member.replica);
-            whole && caught_up && !known
+            // One that fell silent had everything when it was heard last.
+            whole && caught_up && !known && !follower.is_lost(scope.now, scope.streams)
         };
         let joins = self.followers.iter().find(joins)?.member.replica;
         let mut set = self.membership.set().to_vec();

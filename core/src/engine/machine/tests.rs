@@ -75,6 +75,30 @@ fn a_killed_secondary_leaves_the_set_and_comes_back_by_resync() {
     lab.check_copies();
 }
 
+/// A copy that fell silent on an open stream had everything when it was heard last; that is no reason to
+/// take it back.
+#[test]
+fn a_silent_copy_leaves_the_set_once_and_stays_outside() {
+    let mut lab = Lab::new(11, Durability::SyncAll);
+    lab.settle();
+    lab.write(0);
+    lab.settle();
+    let before = lab.set_version();
+    lab.muted.insert((2, 0));
+    lab.pass(1000);
+    assert_eq!(lab.set_len(), 2);
+    lab.write(1);
+    lab.pass(1000);
+    assert_eq!(lab.acknowledged(), 2);
+    assert_eq!(lab.set_version(), before + 1);
+    lab.muted.clear();
+    lab.pass(3000);
+    assert_eq!(lab.set_len(), NODES);
+    assert_eq!(lab.set_version(), before + 2);
+    lab.settle();
+    lab.check_copies();
+}
+
 #[test]
 fn a_short_cut_of_a_stream_costs_only_the_records_under_way() {
     let mut lab = Lab::new(5, Durability::SyncAll);

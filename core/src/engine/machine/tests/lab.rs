@@ -35,6 +35,8 @@ pub(super) struct Lab {
     conns: Vec<Conn>,
     wanted: BTreeSet<(usize, usize)>,
     cut: BTreeSet<(usize, usize)>,
+    /// What the first sends stays on its way to the second.
+    pub(super) muted: BTreeSet<(usize, usize)>,
     pub(super) isolated: BTreeSet<usize>,
     next_stream: u64,
     next_tag: u64,
@@ -120,6 +122,7 @@ impl Lab {
             conns: Vec::new(),
             wanted: BTreeSet::new(),
             cut: BTreeSet::new(),
+            muted: BTreeSet::new(),
             isolated: BTreeSet::new(),
             next_stream: 1,
             next_tag: 1,
@@ -357,6 +360,10 @@ impl Lab {
         self.master.primary
     }
 
+    pub(super) fn set_version(&self) -> u64 {
+        self.master.version
+    }
+
     pub(super) fn set_len(&self) -> usize {
         self.master.in_sync.len()
     }
@@ -422,7 +429,11 @@ impl Lab {
     pub(super) fn deliver_one(&mut self) -> bool {
         let ready: Vec<(usize, usize)> = (0..self.conns.len())
             .flat_map(|conn| [(conn, 0), (conn, 1)])
-            .filter(|(conn, end)| !self.conns[*conn].queues[*end].is_empty())
+            .filter(|(conn, end)| {
+                let conn = &self.conns[*conn];
+                let way = (conn.ends[1 - end].0, conn.ends[*end].0);
+                !conn.queues[*end].is_empty() && !self.muted.contains(&way)
+            })
             .collect();
         if ready.is_empty() {
             return false;
