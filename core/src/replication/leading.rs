@@ -381,11 +381,12 @@ impl Leading {
                 sets.truncate(1);
             }
         }
-        let mut joined = self.membership.set().to_vec();
+        let mut joined = sets[0].to_vec();
         joined.extend(
             self.followers
                 .iter()
                 .filter(|f| f.joining && !f.is_lost(scope.now, scope.streams))
+                .filter(|_| !scope.planted(Defect::AddWithoutRequiring))
                 .map(|f| f.member.replica),
         );
         sets.push(&joined);
