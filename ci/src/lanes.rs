@@ -11,6 +11,7 @@ mod fuzz;
 mod guest;
 mod hostile;
 mod kill;
+mod sim;
 mod test;
 mod tidy;
 mod uring;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Crash images to recover from
     #[arg(long, value_name = "N")]
     pub(crate) images: Option<u64>,
+    /// Clusters to simulate
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
     /// Seed of everything that is random
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -76,6 +80,12 @@ const LANES: &[Lane] = &[
         about: "recovery from recorded write streams, cut and torn",
         default: true,
         run: crash::run,
+    },
+    Lane {
+        name: "sim",
+        about: "simulated clusters under disasters, one for each seed",
+        default: true,
+        run: sim::run,
     },
     Lane {
         name: "uring",

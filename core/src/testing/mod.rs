@@ -3,6 +3,7 @@
 //!
 //! Everything follows from one seed. Not for production: behind the feature `testing`.
 
+pub mod cluster;
 pub mod copies;
 pub mod crash;
 pub mod disk;

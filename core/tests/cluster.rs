@@ -1,0 +1,192 @@
+//! Simulated clusters under disasters, see `holdfast_core::testing::cluster`.
+//!
+//! `HOLDFAST_CLUSTER_SEEDS=1000000` runs that many seeds, `HOLDFAST_CLUSTER_FIRST=N` from another first one;
+//! `HOLDFAST_CLUSTER_FULL=1` adds full disks to the faults. `HOLDFAST_CLUSTER_SEED=N cargo test -p holdfast-core --test
+//! cluster -- --nocapture every_seed` runs one alone and tells what happens in it.
+
+use holdfast_core::replication::defect::Defect;
+use holdfast_core::testing::cluster::{Narrator, Options, Outcome, run};
+use std::cell::Cell;
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::Instant;
+
+/// Seeds by default: what fits the time of the test lane.
+const SEEDS: u64 = 40;
+
+/// Seeds that run at the same time.
+const THREADS: usize = 2;
+
+/// Planted defects, and the seeds within which they are found. The others need rarer histories than these.
+const FOUND: [(Defect, u64); 9] = [
+    (Defect::CommitAlone, 5),
+    (Defect::CountSentAsDurable, 5),
+    (Defect::AckBeforeDurable, 20),
+    (Defect::RemoveBeforeRegistered, 20),
+    (Defect::ServeBeforeReignCommitted, 10),
+    (Defect::CutByLength, 60),
+    (Defect::SkipUnmapInResync, 30),
+    (Defect::TrustStaleCursor, 10),
+    (Defect::EndResyncEarly, 10),
+];
+
+thread_local! {
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    static PLANTED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+/// A full disk may stop a volume for good: what is freed comes back by a checkpoint, and that may wait for
+/// records whose commit waits for space on another copy. So full disks come only when asked for.
+fn full_disks() -> bool {
+    number("HOLDFAST_CLUSTER_FULL") == Some(1)
+}
+
+/// A panic names its seed first; one of a planted defect says nothing.
+fn name_seeds() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if PLANTED.get() {
+                return;
+            }
+            if let Some(seed) = SEED.get() {
+                eprintln!("HOLDFAST_CLUSTER_SEED={seed}");
+            }
+            before(info);
+        }));
+    });
+}
+
+fn attempt(
+    seed: u64,
+    defect: Option<Defect>,
+    narrator: Option<Narrator>,
+) -> Result<Outcome, String> {
+    SEED.set(Some(seed));
+    PLANTED.set(defect.is_some());
+    let options = Options {
+        narrator,
+        defect,
+        full_disks: full_disks(),
+        ..Options::default()
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| run(seed, options)));
+    SEED.set(None);
+    PLANTED.set(false);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_default()
+    })
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    name_seeds();
+    if let Some(seed) = number("HOLDFAST_CLUSTER_SEED") {
+        let outcome = attempt(seed, None, Some(Box::new(|line| println!("{line}"))));
+        println!("seed {seed} alone: {outcome:?}");
+        assert!(outcome.is_ok(), "seed {seed} fails");
+        return;
+    }
+    let seeds = number("HOLDFAST_CLUSTER_SEEDS").unwrap_or(SEEDS);
+    let first = number("HOLDFAST_CLUSTER_FIRST").unwrap_or(1);
+    let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let sums = Mutex::new(Outcome::default());
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let Ok(outcome) = attempt(seed, None, None) else {
+                        failed.lock().expect("no panic here").push(seed);
+                        continue;
+                    };
+                    let mut sums = sums.lock().expect("no panic here");
+                    sums.steps += outcome.steps;
+                    sums.finished += outcome.finished;
+                    sums.epoch += outcome.epoch;
+                    sums.faults += outcome.faults;
+                    sums.resyncs += outcome.resyncs;
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("no panic here");
+    failed.sort_unstable();
+    let sums = sums.into_inner().expect("no panic here");
+    println!(
+        "{} faults, {} reigns, {} resyncs, {} commands, {} steps in {:.1} s",
+        sums.faults,
+        sums.epoch,
+        sums.resyncs,
+        sums.finished,
+        sums.steps,
+        began.elapsed().as_secs_f64()
+    );
+    println!("{seeds} seeds from {first}, {} failed", failed.len());
+    assert!(failed.is_empty(), "seeds that fail: {failed:?}");
+}
+
+/// Those of [`FOUND`] are found within their seeds; `HOLDFAST_CLUSTER_PLANTED=N` tries all, N seeds each.
+#[test]
+fn planted_defects_are_found() {
+    let all = number("HOLDFAST_CLUSTER_PLANTED");
+    let all = all.map(|seeds| Defect::ALL.map(|defect| (defect, seeds)).to_vec());
+    let wanted = all.unwrap_or_else(|| FOUND.to_vec());
+    name_seeds();
+    let next = AtomicUsize::new(0);
+    let missed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((defect, seeds_max)) =
+                    wanted.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let found = (1..=*seeds_max).find_map(|seed| {
+                        let wrong = attempt(seed, Some(*defect), None).err()?;
+                        // Only the defect may be what was found.
+                        let blames = attempt(seed, None, None).is_ok();
+                        blames.then_some((seed, wrong))
+                    });
+                    match found {
+                        Some((seed, wrong)) => {
+                            let wrong: String = wrong.chars().take(70).collect();
+                            println!("{defect:?}: found by seed {seed}: {wrong}");
+                        }
+                        None => {
+                            println!("{defect:?}: not found within {seeds_max} seeds");
+                            missed.lock().expect("no panic here").push(*defect);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().expect("no panic here");
+    let all = wanted.len();
+    println!("{} of {all} planted defects found", all - missed.len());
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+fn a_seed_gives_the_same_events_again() {
+    for seed in 1..4 {
+        let one = run(seed, Options::default());
+        assert_eq!(one, run(seed, Options::default()), "seed {seed}");
+        assert!(one.finished > 100, "{one:?}");
+    }
+}
