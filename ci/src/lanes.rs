@@ -132,7 +132,7 @@ const LANES: &[Lane] = &[
     Lane {
         name: "cluster",
         about: "three nodes lose processes, packets and power; no acknowledged write is lost, no stale read",
-        default: false,
+        default: true,
         run: cluster::run,
     },
     Lane {

@@ -125,6 +125,9 @@ impl Running {
         self.wait("the control process to answer", CONTROL_BOUND, |line| {
             line.nodes().is_ok()
         })?;
+        for name in self.command_line.add_masters(plan)? {
+            println!("{name} is a master");
+        }
         for node in &mut self.nodes {
             node.volume.spawn()?;
             println!("{} started, pid {}", node.volume.name(), node.volume.pid());

@@ -26,10 +26,16 @@ const SECRET_FILE_BYTES_MAX: u64 = 4096;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, propagate_version = true)]
 pub struct Cli {
-    /// Control process to talk to.
-    #[arg(long, global = true, env = "HOLDFAST_CONTROL", value_name = "URL")]
+    /// Control processes to talk to, separated by commas; one that does not lead knows who does.
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_CONTROL",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
     #[arg(default_value = "http://127.0.0.1:9480")]
-    pub control: String,
+    pub control: Vec<String>,
     /// Print one JSON document instead of a table.
     #[arg(long, global = true)]
     pub json: bool,

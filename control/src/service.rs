@@ -323,12 +323,13 @@ impl Service {
     }
 }
 
-/// The answer of a process that does not lead.
+/// The answer of a process that does not lead, with [`LEADER_KEY`]: nothing was done.
 fn elsewhere(leader: &str) -> Status {
-    if leader.is_empty() {
-        return Status::unavailable("no master leads at present; try again");
-    }
-    let mut status = Status::unavailable(format!("not the leading master; it is {leader}"));
+    let mut status = if leader.is_empty() {
+        Status::unavailable("no master leads at present; try again")
+    } else {
+        Status::unavailable(format!("not the leading master; it is {leader}"))
+    };
     if let Ok(url) = leader.parse() {
         status.metadata_mut().insert(LEADER_KEY, url);
     }

@@ -213,6 +213,8 @@ enum Fault {
     NodeDown(u8),
     /// The volume server stands still, longer than its lease or shorter.
     Pause(u8),
+    /// The control process stands still, be it a master or not: hosts must not notice.
+    PauseControl(u8),
     /// Cut from the other nodes, not from the hosts.
     Isolate(u8),
     /// Cut from everybody.
@@ -237,7 +239,8 @@ impl Fault {
             0..5 => Fault::KillVolume(node),
             5..7 => Fault::KillControl(node),
             7..10 => Fault::NodeDown(node),
-            10..13 => Fault::Pause(node),
+            10..12 => Fault::Pause(node),
+            12..13 => Fault::PauseControl(node),
             13..15 => Fault::Isolate(node),
             15..16 => Fault::Unplug(node),
             16..17 => Fault::OneWay(node, other),
@@ -256,6 +259,7 @@ impl Fault {
                 kill(node, Role::Control)
             }
             Fault::Pause(node) => cluster.signal(node, Role::Volume, libc::SIGSTOP),
+            Fault::PauseControl(node) => cluster.signal(node, Role::Control, libc::SIGSTOP),
             Fault::Isolate(node) => others(node)
                 .try_for_each(|other| cluster.net.cut_both(Party::Node(node), Party::Node(other))),
             Fault::Unplug(node) => {
@@ -273,6 +277,7 @@ impl Fault {
     fn end(self, cluster: &Cluster) -> Result<(), String> {
         match self {
             Fault::Pause(node) => cluster.signal(node, Role::Volume, libc::SIGCONT),
+            Fault::PauseControl(node) => cluster.signal(node, Role::Control, libc::SIGCONT),
             Fault::Isolate(_) | Fault::Unplug(_) | Fault::OneWay(..) | Fault::Pair(..) => {
                 cluster.net.heal()
             }
@@ -294,6 +299,7 @@ impl Fault {
             Fault::KillControl(_) => "control process killed",
             Fault::NodeDown(_) => "node down",
             Fault::Pause(_) => "volume server paused",
+            Fault::PauseControl(_) => "control process paused",
             Fault::Isolate(_) => "node cut from the others",
             Fault::Unplug(_) => "node unplugged",
             Fault::OneWay(..) => "one-way cut",

@@ -307,8 +307,17 @@ fn control_arguments(plan: &NodePlan) -> Vec<String> {
     ];
     words.extend(["--listen".to_owned(), plan.control.to_string()]);
     words.extend(["--link".to_owned(), plan.link().display().to_string()]);
-    if let Membership::Member { name, masters, .. } = &plan.membership {
+    if let Membership::Member {
+        name,
+        master,
+        masters,
+        ..
+    } = &plan.membership
+    {
         words.extend(["--node-name".to_owned(), name.clone()]);
+        if *master {
+            words.push("--master".to_owned());
+        }
         if !masters.is_empty() {
             words.extend(["--masters".to_owned(), masters.join(",")]);
         }

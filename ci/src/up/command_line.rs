@@ -16,17 +16,18 @@ const BOUND: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct CommandLine {
     program: PathBuf,
-    url: String,
+    /// URLs of the masters, separated by commas.
+    urls: String,
     volumes: Vec<Value>,
 }
 
 impl CommandLine {
-    /// Aims at the control process of the plan.
+    /// Aims at the masters of the plan.
     pub(crate) fn new(plan: &Plan) -> Result<Self, String> {
         let program = workspace::binary("holdfast")?;
         Ok(Self {
             program,
-            url: plan.control_url(),
+            urls: plan.master_urls(),
             volumes: Vec::new(),
         })
     }
@@ -34,6 +35,26 @@ impl CommandLine {
     /// All nodes.
     pub(crate) fn nodes(&self) -> Result<Vec<Value>, String> {
         list(self.ask(&["node", "list"])?)
+    }
+
+    /// Takes the plan's masters into the cluster, one after the other; gives those that were not in it.
+    pub(crate) fn add_masters(&self, plan: &Plan) -> Result<Vec<String>, String> {
+        if plan.masters().count() == 1 {
+            return Ok(Vec::new());
+        }
+        let known = list(self.ask(&["master", "list"])?)?;
+        let mut added = Vec::new();
+        for node in plan.masters() {
+            let address = node.control.to_string();
+            if !known
+                .iter()
+                .any(|master| master["address"] == address.as_str())
+            {
+                self.ask(&["master", "add", &address])?;
+                added.push(node.name().to_owned());
+            }
+        }
+        Ok(added)
     }
 
     /// Every store of all nodes has reported, be it serving or failed.
@@ -117,7 +138,9 @@ impl CommandLine {
 
     fn ask(&self, words: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(&self.program);
-        command.args(["--control", &self.url, "--json"]).args(words);
+        command
+            .args(["--control", &self.urls, "--json"])
+            .args(words);
         let text = tool::run_ok(&mut command, BOUND)?;
         serde_json::from_str(&text)
             .map_err(|error| format!("holdfast {} gave no JSON: {error}", words.join(" ")))

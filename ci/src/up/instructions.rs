@@ -55,7 +55,7 @@ pub(crate) fn print(plan: &Plan, volumes: &[Value]) {
     );
     println!(
         "manage     {holdfast} --control {} volume list",
-        plan.control_url()
+        plan.master_urls()
     );
     for node in &plan.nodes {
         println!(

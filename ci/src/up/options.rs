@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Nodes of the cluster, each in DIR/node-i; node i listens on the addresses given plus i - 1 [default: one node, in DIR]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=NODES_MAX))]
     nodes: Option<u8>,
+    /// Masters among the nodes, the first ones: 1, 3 or 5; one master that is down changes nothing for hosts but nobody is promoted
+    #[arg(long, value_name = "M", default_value_t = 1, requires = "nodes", value_parser = masters)]
+    masters: u8,
     /// A volume to make when it does not exist, such as demo=1GiB or db=4GiB,rf=3,durability=sync_quorum (repeatable) [default: demo=1GiB when there is none]
     #[arg(long, value_name = "NAME=SIZE[,rf=N][,durability=MODE][,paths=KIND]")]
     volume: Vec<String>,
@@ -70,7 +73,9 @@ pub(crate) enum Membership {
         name: String,
         /// Where its volume server takes the streams of its peers.
         peer: SocketAddr,
-        /// The masters to join; empty for the first node, which is one.
+        /// It is a master too.
+        master: bool,
+        /// The other masters to join; empty for the first node, which begins the cluster.
         masters: Vec<String>,
         /// CPUs of its volume server, so that the nodes do not share one while others idle.
         cpus: Vec<usize>,
@@ -129,6 +134,12 @@ impl Options {
                 ));
             }
         }
+        if usize::from(self.masters) > count {
+            return Err(format!(
+                "--masters {}: each master needs a node, there are {count}; give --nodes {} or fewer masters",
+                self.masters, self.masters
+            ));
+        }
         let cpus = sys::cpus()?;
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
@@ -160,14 +171,12 @@ impl Options {
         if self.nodes.is_none() {
             return Ok(Membership::Alone);
         }
-        let masters = match index {
-            0 => Vec::new(),
-            _ => vec![url(self.control)],
-        };
+        let masters = (0..usize::from(self.masters)).map(|at| shifted(self.control, at).map(url));
         Ok(Membership::Member {
             name: format!("node-{}", index + 1),
             peer: shifted(self.peer, index)?,
-            masters,
+            master: index < usize::from(self.masters),
+            masters: others(index, masters.collect::<Result<_, _>>()?),
             cpus: cpus_of_node(cpus, index, usize::from(self.nodes.unwrap_or(1))),
         })
     }
@@ -227,6 +236,21 @@ impl Plan {
         self.nodes[0].control_url()
     }
 
+    /// The nodes that are masters, the one that begins the cluster first.
+    pub(crate) fn masters(&self) -> impl Iterator<Item = &NodePlan> {
+        let is_master = |node: &&NodePlan| match &node.membership {
+            Membership::Alone => true,
+            Membership::Member { master, .. } => *master,
+        };
+        self.nodes.iter().filter(is_master)
+    }
+
+    /// URLs of all masters, separated by commas.
+    pub(crate) fn master_urls(&self) -> String {
+        let urls: Vec<String> = self.masters().map(NodePlan::control_url).collect();
+        urls.join(",")
+    }
+
     /// Bytes of disk that formatting will need.
     pub(crate) fn format_bytes(&self) -> u64 {
         let stores = self.nodes.iter().flat_map(|node| &node.stores);
@@ -236,6 +260,23 @@ impl Plan {
     /// Stores of all nodes.
     pub(crate) fn store_count(&self) -> usize {
         self.nodes.iter().map(|node| node.stores.len()).sum()
+    }
+}
+
+/// The masters that node `index` joins: none for the first, which begins the cluster.
+pub(crate) fn others(index: usize, masters: Vec<String>) -> Vec<String> {
+    let all = masters.into_iter().enumerate();
+    let others = all.filter(|(at, _)| index > 0 && *at != index);
+    others.map(|(_, url)| url).collect()
+}
+
+/// The number of masters: odd, so that one more is worth its cost.
+fn masters(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(count @ (1 | 3 | 5)) => Ok(count),
+        _ => {
+            Err("1, 3 or 5 masters agree by majority; an even number tolerates no more".to_owned())
+        }
     }
 }
 

@@ -1,4 +1,7 @@
 //! The command line's end of gRPC: one call, with a deadline, and its errors as [`Failure`]s.
+//!
+//! With several URLs the first that can be reached is asked, and the next when it does not answer or knows
+//! no leader. A change that may have arrived somewhere is not sent again.
 
 use super::{Exit, Failure, PolicyOptions};
 use crate::access::Access;
@@ -11,7 +14,7 @@ use crate::proto::{self, Volume};
 use crate::service::{ACTOR_KEY, LEADER_KEY, REQUEST_ID_KEY};
 use crate::size::Size;
 use holdfast_core::id::StoreId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -22,28 +25,48 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Time for a question, and on top of the server's own limits for a change.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Referrals to the leader that are followed.
+/// Referrals to the leader that are followed in a row.
 const REFERRALS_MAX: usize = 3;
 
-/// A connection to a control process.
+/// Time for masters to choose a leader, when none leads.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two rounds of asking who leads.
+const LEADER_PAUSE: Duration = Duration::from_millis(200);
+
+/// Control processes, one of them connected.
 pub(super) struct Client {
     runtime: tokio::runtime::Runtime,
+    urls: Vec<String>,
+    /// Index of the next one to try.
+    next: usize,
     channel: Channel,
     url: String,
 }
 
+/// What a failed call leads to.
+enum After {
+    /// This one is said to lead.
+    Ask(String),
+    /// Nothing was done; another one may know the leader.
+    AskOthers,
+    GiveUp,
+}
+
 impl Client {
-    /// Connects to `url`.
-    pub(super) fn connect(url: &str) -> Result<Client, Failure> {
+    /// Connects to the first of `urls` that can be reached.
+    pub(super) fn connect(urls: &[String]) -> Result<Client, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| Failure::with(Exit::Error, error.to_string()))?;
-        let channel = connect(&runtime, url)?;
+        let (at, channel) = first_reachable(&runtime, urls, 0)?;
         Ok(Client {
             runtime,
+            urls: urls.to_vec(),
+            next: at + 1,
             channel,
-            url: url.to_owned(),
+            url: urls[at].clone(),
         })
     }
 
@@ -77,10 +100,7 @@ impl Client {
     }
 
     pub(super) fn list_volumes(&mut self) -> Result<proto::ListVolumesReply, Failure> {
-        self.call(
-            proto::ListVolumesRequest {},
-            ANSWER,
-            |channel, request| async move { ControlClient::new(channel).list_volumes(request).await },
+        self.ask(proto::ListVolumesRequest {}, |channel, request| async move { ControlClient::new(channel).list_volumes(request).await },
         )
     }
 
@@ -88,7 +108,7 @@ impl Client {
         let message = proto::GetVolumeRequest {
             name: name.to_string(),
         };
-        self.call(message, ANSWER, |channel, request| async move {
+        self.ask(message, |channel, request| async move {
             ControlClient::new(channel).get_volume(request).await
         })
     }
@@ -126,19 +146,15 @@ impl Client {
     }
 
     pub(super) fn list_nodes(&mut self) -> Result<proto::ListNodesReply, Failure> {
-        self.call(
-            proto::ListNodesRequest {},
-            ANSWER,
-            |channel, request| async move { ControlClient::new(channel).list_nodes(request).await },
-        )
+        self.ask(proto::ListNodesRequest {}, |channel, request| async move {
+            ControlClient::new(channel).list_nodes(request).await
+        })
     }
 
     pub(super) fn list_events(&mut self) -> Result<proto::ListEventsReply, Failure> {
-        self.call(
-            proto::ListEventsRequest {},
-            ANSWER,
-            |channel, request| async move { ControlClient::new(channel).list_events(request).await },
-        )
+        self.ask(proto::ListEventsRequest {}, |channel, request| async move {
+            ControlClient::new(channel).list_events(request).await
+        })
     }
 
     pub(super) fn move_primary(&mut self, name: &VolumeName, to: &str) -> Result<Volume, Failure> {
@@ -173,7 +189,7 @@ impl Client {
 
     pub(super) fn list_masters(&mut self) -> Result<proto::ListMastersReply, Failure> {
         let message = proto::ListMastersRequest {};
-        self.call(message, ANSWER, |channel, request| async move {
+        self.ask(message, |channel, request| async move {
             MembersClient::new(channel).list_masters(request).await
         })
     }
@@ -199,31 +215,64 @@ impl Client {
         })
     }
 
-    /// One call; a process that does not lead names the one that does, which is asked then.
+    /// A call that changes nothing.
+    fn ask<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
+        &mut self,
+        message: Q,
+        call: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Result<A, Failure> {
+        self.attempts(message, ANSWER, true, call)
+    }
+
+    /// A call that may change something.
     fn call<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
         &mut self,
         message: Q,
         deadline: Duration,
         call: impl Fn(Channel, Request<Q>) -> F,
     ) -> Result<A, Failure> {
-        let mut referrals = 0;
+        self.attempts(message, deadline, false, call)
+    }
+
+    /// One call; a process that does not lead names the one that does, which is asked then.
+    fn attempts<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
+        &mut self,
+        message: Q,
+        deadline: Duration,
+        repeatable: bool,
+        call: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Result<A, Failure> {
+        let began = Instant::now();
+        let (mut referrals, mut asked) = (0, 1);
         loop {
-            let asked = request(message.clone(), deadline);
-            let answer = self.runtime.block_on(call(self.channel.clone(), asked));
+            let sent = request(message.clone(), deadline);
+            let answer = self.runtime.block_on(call(self.channel.clone(), sent));
             let status = match answer {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
-            let leader = status.metadata().get(LEADER_KEY);
-            let leader = leader.and_then(|url| url.to_str().ok()).map(str::to_owned);
-            match leader {
-                Some(leader) if referrals < REFERRALS_MAX => {
+            match after(&status, repeatable) {
+                After::Ask(leader) if referrals < REFERRALS_MAX => {
                     referrals += 1;
-                    self.channel = connect(&self.runtime, &leader)?;
-                    self.url = leader;
+                    if let Ok(channel) = connect(&self.runtime, &leader) {
+                        self.channel = channel;
+                        self.url = leader;
+                        continue;
+                    }
                 }
-                _ => return Err(self.failure(&status)),
+                After::Ask(_) | After::AskOthers => {}
+                After::GiveUp => return Err(self.failure(&status)),
             }
+            if asked >= self.urls.len() {
+                if began.elapsed() > LEADER_WAIT {
+                    return Err(self.failure(&status));
+                }
+                std::thread::sleep(LEADER_PAUSE);
+                asked = 0;
+            }
+            (asked, referrals) = (asked + 1, 0);
+            let (at, channel) = first_reachable(&self.runtime, &self.urls, self.next)?;
+            (self.next, self.channel, self.url) = (at + 1, channel, self.urls[at].clone());
         }
     }
 
@@ -241,12 +290,43 @@ impl Client {
     }
 }
 
+/// What a failed call leads to. One that may have arrived is repeated only when it is `repeatable`.
+fn after(status: &Status, repeatable: bool) -> After {
+    let leader = status.metadata().get(LEADER_KEY);
+    match leader.map(|url| url.to_str().unwrap_or_default()) {
+        Some("") => After::AskOthers,
+        Some(leader) => After::Ask(leader.to_owned()),
+        None if repeatable && status.code() == tonic::Code::Unavailable => After::AskOthers,
+        None => After::GiveUp,
+    }
+}
+
+/// Connects to the first of `urls` that can be reached, beginning with `from`; the last error if none can.
+fn first_reachable(
+    runtime: &tokio::runtime::Runtime,
+    urls: &[String],
+    from: usize,
+) -> Result<(usize, Channel), Failure> {
+    let mut failure = Failure::with(Exit::Usage, "--control needs a URL");
+    for at in (from..from + urls.len()).map(|at| at % urls.len()) {
+        match connect(runtime, &urls[at]) {
+            Ok(channel) => return Ok((at, channel)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| {
         let message = format!("'{url}' is no URL like http://127.0.0.1:9480: {error}");
         Failure::with(Exit::Usage, message)
     })?;
-    let endpoint = endpoint.connect_timeout(CONNECT);
+    // One that stands still is noticed, so that another can be asked.
+    let endpoint = endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(2));
     let channel = runtime.block_on(endpoint.connect()).map_err(|error| {
         let message = format!(
             "cannot reach the control process at {url}: {}; is holdfast-control running, and is \
@@ -300,8 +380,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, exit_of};
-    use tonic::Code;
+    use super::{After, Exit, LEADER_KEY, after, exit_of};
+    use tonic::{Code, Status};
 
     #[test]
     fn answers_have_their_exit_codes() {
@@ -318,5 +398,26 @@ mod tests {
         for (code, exit) in cases {
             assert_eq!(exit_of(code), exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn change_that_may_have_arrived_is_not_sent_again() {
+        let lost = Status::unavailable("connection reset");
+        assert!(matches!(after(&lost, false), After::GiveUp));
+        assert!(matches!(after(&lost, true), After::AskOthers));
+        let mut no_leader = Status::unavailable("no master leads");
+        no_leader
+            .metadata_mut()
+            .insert(LEADER_KEY, "".parse().unwrap());
+        assert!(matches!(after(&no_leader, false), After::AskOthers));
+        let mut referral = no_leader.clone();
+        referral
+            .metadata_mut()
+            .insert(LEADER_KEY, "http://h:1".parse().unwrap());
+        assert!(matches!(after(&referral, false), After::Ask(url) if url == "http://h:1"));
+        assert!(matches!(
+            after(&Status::not_found("x"), true),
+            After::GiveUp
+        ));
     }
 }

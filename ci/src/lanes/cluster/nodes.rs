@@ -12,7 +12,7 @@ use crate::size::MIB;
 use crate::sys;
 use crate::up::children::{Child, Role};
 use crate::up::command_line::CommandLine;
-use crate::up::options::{Membership, NodePlan, Plan, StorePlan};
+use crate::up::options::{self, Membership, NodePlan, Plan, StorePlan};
 use crate::up::{stores, wanted};
 
 /// From started processes to volumes that are served.
@@ -20,6 +20,9 @@ const READY_BOUND: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(100);
+
+/// Masters, the first nodes: one may be lost.
+const MASTERS: u8 = 3;
 
 /// Bytes of each node's store.
 const STORE_BYTES: u64 = 512 * MIB;
@@ -79,6 +82,8 @@ impl Cluster {
             command_line: CommandLine::new(&plan)?,
             net,
         };
+        cluster.wait("the first master to answer", |line| line.nodes().is_ok())?;
+        cluster.command_line.add_masters(&plan)?;
         cluster.wait("the stores to open", |line| line.stores_known(&plan))?;
         cluster.command_line.make_volumes(&plan)?;
         cluster.wait("the volumes to be in sync", |line| {
@@ -206,10 +211,7 @@ fn is_healthy(volume: &Value) -> bool {
 fn plan_of(net: &Net, directory: &Path, node: u8) -> NodePlan {
     let address = |node: u8, port| SocketAddr::new(net.address(Party::Node(node)).into(), port);
     let data = directory.join(format!("node-{node}"));
-    let masters = match node {
-        1 => Vec::new(),
-        _ => vec![format!("http://{}", address(1, CONTROL_PORT))],
-    };
+    let masters = (1..=MASTERS).map(|node| format!("http://{}", address(node, CONTROL_PORT)));
     let store = StorePlan {
         path: data.join("store-0"),
         format_bytes: Some(STORE_BYTES),
@@ -222,7 +224,8 @@ fn plan_of(net: &Net, directory: &Path, node: u8) -> NodePlan {
         membership: Membership::Member {
             name: format!("node-{node}"),
             peer: address(node, PEER_PORT),
-            masters,
+            master: node <= MASTERS,
+            masters: options::others(usize::from(node - 1), masters.collect()),
             cpus: vec![usize::from(node % 2)],
         },
         launcher: net.launcher(node),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{cpus_of_node, shifted, store_bytes};
+use super::{cpus_of_node, masters, others, shifted, store_bytes};
 use crate::size::{GIB, MIB};
 
 #[test]
@@ -21,6 +21,27 @@ fn each_node_has_its_own_addresses() {
         );
     }
     assert!(shifted(address("[::1]:65535"), 1).is_err());
+}
+
+#[test]
+fn the_first_node_begins_the_cluster_and_the_others_join_its_masters() {
+    let all = || ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert!(others(0, all()).is_empty());
+    assert_eq!(others(1, all()), ["a", "c"]);
+    assert_eq!(others(3, all()), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_even_number_of_masters_is_refused() {
+    for (text, good) in [
+        ("1", true),
+        ("3", true),
+        ("5", true),
+        ("2", false),
+        ("0", false),
+    ] {
+        assert_eq!(masters(text).is_ok(), good, "{text}");
+    }
 }
 
 #[test]
