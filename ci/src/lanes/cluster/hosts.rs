@@ -110,6 +110,20 @@ impl Ledger {
         lock(&self.blocks[index]).push(operation);
     }
 
+    /// A write that is recorded already has ended. It was recorded before it was sent: the judge looks while hosts
+    /// work, and another host may have read what has no answer yet.
+    fn written(&self, block: u64, version: u64, end: Moment) {
+        let index = usize::try_from(block).expect("BLOCKS is small");
+        let mut operations = lock(&self.blocks[index]);
+        let this = |operation: &&mut Operation| operation.action == Action::Write(version);
+        operations
+            .iter_mut()
+            .rev()
+            .find(this)
+            .expect("it was recorded when it was sent")
+            .end = Some(end);
+    }
+
     /// A host met something that must never happen.
     fn complain(&self, what: String) {
         lock(&self.faults).push(what);
@@ -288,6 +302,9 @@ impl<'a> Host<'a> {
             self.version += 1;
             let content = Content::written(self.version);
             let bytes = self.ledger.identity.bytes(content, sectors);
+            let action = Action::Write(self.version);
+            let end = None;
+            self.ledger.record(block, Operation { action, begin, end });
             (Sent::Write(self.version), scsi::write(sectors, bytes))
         };
         let in_flight = InFlight {
@@ -315,23 +332,27 @@ impl<'a> Host<'a> {
             self.unanswered(done);
             return self.judge_refusal(completion.sense);
         }
-        let end = Some(self.ledger.moment());
-        let action = match done.action {
-            Sent::Write(version) => Action::Write(version),
+        let end = self.ledger.moment();
+        match done.action {
+            Sent::Write(version) => self.ledger.written(done.block, version, end),
             Sent::Read => match self.value(done.block, &completion.data) {
-                Ok(value) => Action::Read(value),
+                Ok(value) => {
+                    let operation = Operation {
+                        action: Action::Read(value),
+                        begin: done.begin,
+                        end: Some(end),
+                    };
+                    self.ledger.record(done.block, operation);
+                }
                 Err(what) => {
                     self.ledger.complain(what);
                     return Ok(());
                 }
             },
-        };
-        let begin = done.begin;
-        self.ledger
-            .record(done.block, Operation { action, begin, end });
-        self.ledger.good(self.index, |pulse| match action {
-            Action::Write(_) => pulse.writes += 1,
-            Action::Read(_) => pulse.reads += 1,
+        }
+        self.ledger.good(self.index, |pulse| match done.action {
+            Sent::Write(_) => pulse.writes += 1,
+            Sent::Read => pulse.reads += 1,
         });
         Ok(())
     }
@@ -372,17 +393,11 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// A write without an answer stays in the record without an end.
     fn unanswered(&self, in_flight: InFlight) {
-        let Sent::Write(version) = in_flight.action else {
-            return;
-        };
-        lock(&self.ledger.hosts[self.index]).unanswered += 1;
-        let operation = Operation {
-            action: Action::Write(version),
-            begin: in_flight.begin,
-            end: None,
-        };
-        self.ledger.record(in_flight.block, operation);
+        if matches!(in_flight.action, Sent::Write(_)) {
+            lock(&self.ledger.hosts[self.index]).unanswered += 1;
+        }
     }
 }
 
