@@ -6,7 +6,7 @@
 
 use super::machine::{Io, Opening, Origin, Part, PartBody, Request, Store, complete};
 use super::{Data, Effect, Event, PayloadId, PayloadSlice, RequestError, Tag};
-use crate::block::{Block, BlockRange, PhysicalChunk};
+use crate::block::{BlockRange, PhysicalChunk};
 use crate::id::VolumeId;
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BLOCK_BYTES, CHUNK_BLOCKS, CHUNK_BYTES, STORE_REQUESTS_MAX,
@@ -139,20 +139,7 @@ impl Store {
                 return;
             }
         };
-        let request = self.requests.insert(Request {
-            tag,
-            volume,
-            range: BlockRange {
-                first: Block(0),
-                count: 0,
-            },
-            payload: None,
-            checksums: Vec::new(),
-            parts: 1,
-            result: Ok(()),
-            short_since: None,
-            follows: None,
-        });
+        let request = self.requests.insert(Request::of_one_record(tag, volume));
         self.ready.push_back(Part {
             request,
             volume,

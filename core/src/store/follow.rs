@@ -10,7 +10,7 @@ use super::contents::Volume;
 use super::machine::{Adopting, Io, Origin, Part, PartBody, Request, Store, complete};
 use super::position::{Place, Standing};
 use super::{Data, Effect, Event, PayloadId, PayloadSlice, RequestError, Tag};
-use crate::block::{Block, BlockRange, PhysicalChunk};
+use crate::block::PhysicalChunk;
 use crate::id::VolumeId;
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BLOCK_BYTES, CHUNK_BLOCKS, STORE_REQUESTS_MAX, VOLUME_BYTES_MAX,
@@ -57,12 +57,7 @@ impl Store {
                         reigns,
                     },
                 });
-                let body = self.obey(volume, epoch).map(|place| {
-                    // What an earlier connection sent and is not in the log yet comes again.
-                    place.standing = Standing::Fenced;
-                    PartBody::Adopt(adopting)
-                });
-                self.line_up((tag, volume), Origin::Own, body, None, effects);
+                self.on_adopt(tag, volume, adopting, effects);
             }
             Event::Append {
                 tag,
@@ -93,6 +88,65 @@ impl Store {
             }
             Event::Commit { volume, up_to } => self.on_commit(volume, up_to, effects),
             _ => unreachable!("not an event of shared volumes"),
+        }
+    }
+
+    /// An adoption needs no space, and waits for none: what waits may need what only it can bring, the
+    /// end of pending records, before a checkpoint can free anything.
+    fn on_adopt(
+        &mut self,
+        tag: Tag,
+        volume: VolumeId,
+        adopting: Box<Adopting>,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.obey(volume, adopting.epoch) {
+            // What an earlier connection sent and is not in the log yet comes again.
+            Ok(place) => place.standing = Standing::Fenced,
+            Err(error) => {
+                let result = Err(error);
+                effects.push(Effect::Complete { tag, result });
+                return;
+            }
+        }
+        self.refuse_waiting(volume, effects);
+        if self.requests.len() >= STORE_REQUESTS_MAX {
+            let result = Err(RequestError::Busy);
+            effects.push(Effect::Complete { tag, result });
+            return;
+        }
+        let request = self.requests.insert(Request::of_one_record(tag, volume));
+        self.make_ready(Part {
+            request,
+            volume,
+            payload_block: 0,
+            origin: Origin::Own,
+            body: PartBody::Adopt(adopting),
+        });
+    }
+
+    /// Records of this volume's primary that wait for space come again, or not at all.
+    fn refuse_waiting(&mut self, volume: VolumeId, effects: &mut Vec<Effect>) {
+        for key in core::mem::take(&mut self.waiting) {
+            let request = self.requests.get(key);
+            if request.volume == volume && request.follows.is_some() {
+                let request = self.requests.remove(key);
+                complete(&request, Err(RequestError::StaleEpoch), effects);
+            } else {
+                self.waiting.push_back(key);
+            }
+        }
+    }
+
+    /// Puts an admitted part before the next frame, behind what its volume's chunks that are being
+    /// written hold up.
+    fn make_ready(&mut self, part: Part) {
+        match self.queues.get_mut(&part.volume) {
+            Some(queue) => queue.push_back(Queued {
+                part,
+                written: true,
+            }),
+            None => self.ready.push_back(part),
         }
     }
 
@@ -154,23 +208,10 @@ impl Store {
         data: Option<(PayloadId, Vec<u32>)>,
         effects: &mut Vec<Effect>,
     ) {
-        let (payload, checksums) = match data {
+        let mut request = Request::of_one_record(tag, volume);
+        (request.payload, request.checksums) = match data {
             Some((payload, checksums)) => (Some(payload), checksums),
             None => (None, Vec::new()),
-        };
-        let mut request = Request {
-            tag,
-            volume,
-            range: BlockRange {
-                first: Block(0),
-                count: 0,
-            },
-            payload,
-            checksums,
-            parts: 1,
-            result: Ok(()),
-            short_since: None,
-            follows: None,
         };
         let busy = self.requests.len() >= STORE_REQUESTS_MAX;
         match if busy { Err(RequestError::Busy) } else { body } {
@@ -217,13 +258,7 @@ impl Store {
             body,
         };
         let PartBody::Direct { physical, .. } = part.body else {
-            match self.queues.get_mut(&volume) {
-                Some(queue) => queue.push_back(Queued {
-                    part,
-                    written: true,
-                }),
-                None => self.ready.push_back(part),
-            }
+            self.make_ready(part);
             return Ok(());
         };
         let queue = self.queues.entry(volume).or_default();

@@ -540,6 +540,26 @@ impl Store {
     }
 }
 
+impl Request {
+    /// One without payload, that becomes one record.
+    pub(super) fn of_one_record(tag: Tag, volume: VolumeId) -> Request {
+        Request {
+            tag,
+            volume,
+            range: BlockRange {
+                first: Block(0),
+                count: 0,
+            },
+            payload: None,
+            checksums: Vec::new(),
+            parts: 1,
+            result: Ok(()),
+            short_since: None,
+            follows: None,
+        }
+    }
+}
+
 impl PartBody {
     /// Whether it changes the volume when it is committed.
     pub(super) fn has_effect(&self) -> bool {

@@ -319,3 +319,58 @@ fn smaller_of_two_sizes_in_one_frame_does_not_shrink_the_volume() {
     assert!(driver.completed.iter().all(|(_, result)| result.is_ok()));
     assert_eq!(driver.store.volume(VOLUME).unwrap().size_blocks, 8192);
 }
+
+/// Cost of the bug: on a full disk an adoption waited behind a write that waited for a checkpoint, which
+/// waited for pending records that only the adoption ends. The copy never came back.
+#[test]
+fn adoption_waits_for_no_space() {
+    let mut driver = driver();
+    let volume = VolumeId([8; 16]);
+    let (tag, epoch, sharing) = (Tag(1), Epoch(1), Sharing::Shared);
+    let create = Event::CreateVolume {
+        tag,
+        id: volume,
+        size_blocks: 64,
+        epoch: Epoch(0),
+        sharing,
+    };
+    run(&mut driver, create).unwrap();
+    let begin = Event::BeginEpoch {
+        tag,
+        volume,
+        epoch,
+        sharing,
+    };
+    run(&mut driver, begin).unwrap();
+    driver.write(Tag(10), volume, range(0, 1), vec![block(1)]);
+    driver.settle();
+    for chunk in 0..63 {
+        write(&mut driver, chunk * 16, 16, 1).unwrap();
+    }
+    driver.write(Tag(11), VOLUME, range(2000, 1), vec![block(1)]);
+    driver.settle();
+    assert_eq!(
+        driver.completed,
+        [],
+        "one waits for its commit, one for space"
+    );
+    driver.event(Event::Adopt {
+        tag: Tag(12),
+        volume,
+        epoch: Epoch(2),
+        keep: Lsn(0),
+        cut: Lsn(0),
+        reigns: Vec::new(),
+        resync: None,
+    });
+    driver.settle();
+    let mut ends = core::mem::take(&mut driver.completed);
+    ends.sort_by_key(|(tag, _)| *tag);
+    let expected = [
+        (Tag(10), Err(RequestError::StaleEpoch)),
+        (Tag(11), Ok(())), // It has the place of the record that was dropped.
+        (Tag(12), Ok(())),
+    ];
+    assert_eq!(ends, expected);
+    driver.store.check_deep();
+}
