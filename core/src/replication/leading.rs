@@ -14,7 +14,7 @@ use super::history::{self, Log};
 use super::journal::Journal;
 use super::membership::Membership;
 use super::streams::Streams;
-use super::{Action, ReplicaId, Scope, committable};
+use super::{Action, ReplicaId, Scope, committable, committable_in_reign};
 use crate::cluster::set::Durability;
 use crate::engine::{Assignment, FillId, Member, PayloadRef, Serve, StreamId};
 use crate::limits::{JOIN_LAG_MAX, PEER_REIGNS_MAX, SLOW_PENALTY};
@@ -391,12 +391,10 @@ impl Leading {
         );
         sets.push(&joined);
         let own = (self.own, own_durable);
-        let target = committable(self.durability, own, &sets, &others);
-        let by_count = self.durability == Durability::SyncQuorum;
-        if by_count && target < begun && !scope.planted(Defect::CommitInheritedByCount) {
-            return Lsn(0); // What was inherited commits with the reign's own record.
+        if scope.planted(Defect::CommitInheritedByCount) {
+            return committable(self.durability, own, &sets, &others);
         }
-        target
+        committable_in_reign(begun, self.durability, own, &sets, &others)
     }
 
     fn leases_hold(&self, now: Duration, streams: &Streams, defect: Planted) -> bool {

@@ -261,6 +261,23 @@ pub fn committable(
     lowest
 }
 
+/// As [`committable`], in a reign whose first record is `begun`: under a quorum, what is below it commits
+/// with it, or when no copy lacks it that may be a member. Full logs may have no room for `begun` before
+/// what is pending in them ends.
+pub fn committable_in_reign(
+    begun: Lsn,
+    mode: Durability,
+    own: (ReplicaId, Lsn),
+    sets: &[&[ReplicaId]],
+    others: &[(ReplicaId, Lsn)],
+) -> Lsn {
+    let target = committable(mode, own, sets, others);
+    if mode != Durability::SyncQuorum || target >= begun {
+        return target;
+    }
+    target.min(committable(Durability::SyncAll, own, sets, others))
+}
+
 impl Scope<'_> {
     /// Whether a defect is planted. Constant without the feature `testing`.
     pub fn planted(&self, defect: defect::Defect) -> bool {

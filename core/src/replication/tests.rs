@@ -128,3 +128,49 @@ fn what_may_commit_by_mode_and_sets() {
         assert_eq!(found, Lsn(expected), "{name}");
     }
 }
+
+/// Cost of the bug: two copies whose logs were full of inherited records had no room for the record that
+/// would have committed them, and the volume stood still for good.
+#[test]
+fn what_was_inherited_commits_with_its_reign_or_when_no_member_lacks_it() {
+    use Durability::{SyncAll, SyncQuorum};
+    let three: &[&[ReplicaId]] = &[&[P, B, C]];
+    let two: &[&[ReplicaId]] = &[&[P, B]];
+    let growing: &[&[ReplicaId]] = &[&[P, B], &[P, B, C]];
+    let alone: &[&[ReplicaId]] = &[&[P]];
+    let rows = [
+        ("by count it is not", SyncQuorum, 8, three, [7, 2], 2),
+        (
+            "its reign's record is counted",
+            SyncQuorum,
+            7,
+            three,
+            [7, 2],
+            7,
+        ),
+        ("all three have it", SyncQuorum, 9, three, [7, 6], 6),
+        ("both of two have it", SyncQuorum, 9, two, [7, 0], 7),
+        (
+            "one that may be a member lacks it",
+            SyncQuorum,
+            9,
+            growing,
+            [7, 3],
+            3,
+        ),
+        (
+            "alone in the set, another copy is needed",
+            SyncQuorum,
+            9,
+            alone,
+            [4, 0],
+            4,
+        ),
+        ("all: as ever", SyncAll, 9, three, [7, 2], 2),
+    ];
+    for (name, mode, begun, sets, [b, c], expected) in rows {
+        let others = [(B, Lsn(b)), (C, Lsn(c))];
+        let found = committable_in_reign(Lsn(begun), mode, (P, Lsn(9)), sets, &others);
+        assert_eq!(found, Lsn(expected), "{name}");
+    }
+}
