@@ -1,8 +1,8 @@
 //! Simulated clusters under disasters, see `holdfast_core::testing::cluster`.
 //!
 //! `HOLDFAST_CLUSTER_SEEDS=1000000` runs that many seeds, `HOLDFAST_CLUSTER_FIRST=N` from another first one;
-//! `HOLDFAST_CLUSTER_FULL=1` adds full disks to the faults. `HOLDFAST_CLUSTER_SEED=N cargo test -p holdfast-core --test
-//! cluster -- --nocapture every_seed` runs one alone and tells what happens in it.
+//! `HOLDFAST_CLUSTER_SEED=N cargo test -p holdfast-core --test cluster -- --nocapture every_seed` runs one alone and
+//! tells what happens in it.
 
 use holdfast_core::replication::defect::Defect;
 use holdfast_core::testing::cluster::{Narrator, Options, Outcome, run};
@@ -43,12 +43,6 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect("a number"))
 }
 
-/// A full disk may stop a volume for good: what is freed comes back by a checkpoint, and that may wait for
-/// records whose commit waits for space on another copy. So full disks come only when asked for.
-fn full_disks() -> bool {
-    number("HOLDFAST_CLUSTER_FULL") == Some(1)
-}
-
 /// A panic names its seed first; one of a planted defect says nothing.
 fn name_seeds() {
     static ONCE: Once = Once::new();
@@ -76,7 +70,6 @@ fn attempt(
     let options = Options {
         narrator,
         defect,
-        full_disks: full_disks(),
         ..Options::default()
     };
     let result = catch_unwind(AssertUnwindSafe(|| run(seed, options)));

@@ -24,7 +24,7 @@ use self::masters::{Masters, ToMaster};
 use self::network::Network;
 use self::node::{Node, Process, store_of};
 use self::oracles::Seen;
-use self::plan::{Fault, Plan};
+use self::plan::Plan;
 use super::disk::BlockBytes;
 use super::driver::formatted;
 use crate::block::BlockRange;
@@ -88,8 +88,6 @@ pub struct Options {
     pub defect: Option<Defect>,
     /// Nothing bad happens.
     pub calm: bool,
-    /// Full disks are among the faults.
-    pub full_disks: bool,
 }
 
 /// Runs `seed` to its end. Panics when an invariant does not hold.
@@ -98,9 +96,6 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let mut plan = Plan::draw(&mut rng);
     if options.calm {
         plan = plan.without_faults();
-    }
-    if !options.full_disks {
-        plan.faults.retain(|fault| *fault != Fault::FullDisk);
     }
     World::new(plan, rng, options).run()
 }
