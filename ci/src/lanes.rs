@@ -95,7 +95,7 @@ const LANES: &[Lane] = &[
     },
     Lane {
         name: "conform",
-        about: "libiscsi's conformance suite through two portals",
+        about: "libiscsi's conformance suite through two portals, against one copy and against three that die and come back",
         default: true,
         run: conform::run,
     },

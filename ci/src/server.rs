@@ -118,6 +118,34 @@ impl Server {
             .ok_or_else(|| format!("the ready file names no {role} process"))
     }
 
+    /// Process id of `control` or `volume` of one node of several, as the ready file says now.
+    pub(crate) fn pid_of(&self, node: &str, role: &str) -> Result<u32, String> {
+        let node = self.node(node)?;
+        let processes = node["processes"].as_array().cloned().unwrap_or_default();
+        processes
+            .iter()
+            .find(|process| process["role"] == role)
+            .and_then(|process| process["pid"].as_u64())
+            .and_then(|pid| u32::try_from(pid).ok())
+            .ok_or_else(|| format!("the ready file names no {role} process of {}", node["name"]))
+    }
+
+    /// Address of a node.
+    pub(crate) fn address_of(&self, node: &str) -> Result<String, String> {
+        let node = self.node(node)?;
+        let address = node["address"].as_str();
+        address
+            .map(str::to_owned)
+            .ok_or_else(|| format!("the ready file gives no address of {}", node["name"]))
+    }
+
+    fn node(&self, name: &str) -> Result<Value, String> {
+        let ready = self.ready()?;
+        let nodes = ready["nodes"].as_array().cloned().unwrap_or_default();
+        let found = nodes.into_iter().find(|node| node["name"] == name);
+        found.ok_or_else(|| format!("the ready file names no {name}"))
+    }
+
     /// Waits until `role` has another process id than `old`.
     pub(crate) fn wait_restarted(&self, role: &str, old: u32) -> Result<u32, String> {
         let started = Instant::now();

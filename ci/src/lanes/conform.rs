@@ -1,4 +1,5 @@
-//! Lane `conform`: libiscsi's `iscsi-test-cu`, families SCSI and iSCSI, each test alone, through two portals.
+//! Lane `conform`: libiscsi's `iscsi-test-cu`, families SCSI and iSCSI, each test alone, through two portals: against one
+//! copy, and against three, right after a failover and while a secondary dies and is filled again all the time.
 //!
 //! A test counts as run when none of its assertions fails, it does not say `[SKIPPED]` and the program ends with 0: by
 //! itself the program calls a skipped test passed, and one that says `[FAILED]` before its first assertion too.
@@ -9,11 +10,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Context;
 use crate::report::Report;
 use crate::server::{self, Server};
+use crate::sys;
 use crate::tool::{self, Output};
 
 /// Time for one test.
@@ -27,12 +31,17 @@ const TESTS: usize = 230;
 
 const SKIPS: &str = "ci/conformance/skips.txt";
 
-/// What the tests run against: the volume's URL through each portal, and which tests may skip for which reason.
+/// What the tests run against: the volume's URL through each portal.
 struct Bench {
     server: Server,
     urls: Vec<String>,
-    allowed: BTreeMap<String, String>,
 }
+
+/// Bytes in the volume with three copies, so that there is something to fill again.
+const FILLED: &str = "128M";
+
+/// Between two deaths of a secondary.
+const DEATHS_EVERY: Duration = Duration::from_secs(2);
 
 /// A test that no target can pass alone: it asserts what its own asynchronous answer has not set yet, and holds only when
 /// the test before it in its suite has set it (libiscsi mended it after 1.19). It runs with its suite.
@@ -49,9 +58,14 @@ enum Verdict {
 
 /// Runs the lane.
 pub(crate) fn run(context: &Context, report: &mut Report) {
+    one_copy(context, report);
+    three_copies(context, report);
+}
+
+fn one_copy(context: &Context, report: &mut Report) {
     match prepare(context) {
         Ok(bench) => {
-            run_tests(context, report, &bench.urls, bench.allowed);
+            run_tests(context, report, "one copy", &bench.urls);
             let stopped = bench.server.stop().map(|()| String::new());
             report.check("the server stops cleanly afterwards", stopped);
         }
@@ -59,11 +73,27 @@ pub(crate) fn run(context: &Context, report: &mut Report) {
     }
 }
 
+fn three_copies(context: &Context, report: &mut Report) {
+    let (bench, victim) = match prepare_three(context) {
+        Ok(prepared) => prepared,
+        Err(why) => return report.check("a cluster to test", Err(why)),
+    };
+    let done = AtomicBool::new(false);
+    let deaths = thread::scope(|scope| {
+        let killing = scope.spawn(|| kill_on_and_on(&bench.server, &victim, &done));
+        run_tests(context, report, "three copies", &bench.urls);
+        done.store(true, Ordering::Relaxed);
+        killing.join().expect("it does not panic")
+    });
+    let deaths = deaths.map(|count| format!("{count} deaths of a secondary meanwhile"));
+    report.check("a secondary died and came back all the time", deaths);
+    let stopped = bench.server.stop().map(|()| String::new());
+    report.check("the cluster stops cleanly afterwards", stopped);
+}
+
 /// A fresh server with two portals.
 fn prepare(context: &Context) -> Result<Bench, String> {
     context.packages(&["libiscsi-bin"])?;
-    let skips = fs::read_to_string(context.root.join(SKIPS))
-        .map_err(|error| format!("cannot read {SKIPS}: {error}"))?;
     let ports = server::free_ports(2)?;
     let portals = [
         format!("127.0.0.1:{}", ports[0]),
@@ -83,24 +113,103 @@ fn prepare(context: &Context) -> Result<Bench, String> {
         .iter()
         .map(|portal| format!("iscsi://{portal}/{iqn}/0"))
         .collect();
-    Ok(Bench {
-        server,
-        urls,
-        allowed: allowed(&skips)?,
+    Ok(Bench { server, urls })
+}
+
+/// A fresh cluster whose first primary has just died; the tests log in at the present one and at another node, which sends
+/// them on. Gives also the third node.
+fn prepare_three(context: &Context) -> Result<(Bench, String), String> {
+    context.packages(&["libiscsi-bin", "qemu-utils", "qemu-block-extra"])?;
+    let ports = server::free_ports(3)?;
+    let at = |index: usize| format!("127.0.20.1:{}", ports[index]);
+    let (portal, control, peer) = (at(0), at(1), at(2));
+    let args = [
+        "--nodes",
+        "3",
+        "--portal",
+        &portal,
+        "--control",
+        &control,
+        "--peer",
+        &peer,
+        "--volume",
+        "conform=1GiB,rf=3",
+    ];
+    let server = Server::start(context, &context.scratch("conform-three")?, &args)?;
+    in_sync(&server)?;
+    let iqn = server.iqn("conform")?;
+    let (first, epoch) = primary(&server)?;
+    let url = |portal: &str| format!("iscsi://{portal}/{iqn}/0");
+    let mut fill = Command::new("qemu-io");
+    let write = format!("write -P 0x5a 0 {FILLED}");
+    fill.args(["-f", "raw", "-c", &write, "-c", "flush", &url(&portal)]);
+    tool::run_ok(&mut fill, TEST_BOUND)?;
+    sys::signal(server.pid_of(&first, "volume")?, libc::SIGKILL)?;
+    let reigns = || primary(&server).is_ok_and(|(_, now)| now > epoch);
+    wait("the next reign", reigns)?;
+    in_sync(&server)?;
+    let (primary, _) = primary(&server)?;
+    let mut others = ["node-1", "node-2", "node-3"].map(str::to_owned).to_vec();
+    others.retain(|node| *node != primary);
+    let [other, victim] = others.try_into().map_err(|_| "there are not three nodes")?;
+    let port = ports[0];
+    let at = |node: &str| Ok(url(&format!("{}:{port}", server.address_of(node)?)));
+    let urls = [&primary, &other].map(|node| at(node));
+    let urls = urls.into_iter().collect::<Result<_, String>>()?;
+    Ok((Bench { server, urls }, victim))
+}
+
+/// Kills a node's volume server, waits until all copies are in sync again, and so on until `done`. Gives how often.
+fn kill_on_and_on(server: &Server, node: &str, done: &AtomicBool) -> Result<u32, String> {
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        sys::signal(server.pid_of(node, "volume")?, libc::SIGKILL)?;
+        count += 1;
+        thread::sleep(DEATHS_EVERY);
+        in_sync(server)?;
+    }
+    Ok(count)
+}
+
+fn in_sync(server: &Server) -> Result<(), String> {
+    wait("all copies to be in sync", || {
+        let status = server.holdfast(&["volume", "status", "conform"]);
+        let copies = status.map(|status| status["replicas"].as_array().cloned());
+        let copies = copies.ok().flatten().unwrap_or_default();
+        copies.len() == 3 && copies.iter().all(|copy| copy["in_sync"] == true)
     })
 }
 
-fn run_tests(
-    context: &Context,
-    report: &mut Report,
-    urls: &[String],
-    mut allowed: BTreeMap<String, String>,
-) {
-    let tests = match names() {
-        Ok(tests) => tests,
-        Err(why) => return report.check("the list of tests", Err(why)),
+/// The primary's node, and its epoch.
+fn primary(server: &Server) -> Result<(String, u64), String> {
+    let status = server.holdfast(&["volume", "status", "conform"])?;
+    let reign = status["primary_node"]
+        .as_str()
+        .zip(status["epoch"].as_u64());
+    reign
+        .map(|(node, epoch)| (node.to_owned(), epoch))
+        .ok_or_else(|| "there is no primary".to_owned())
+}
+
+fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), String> {
+    let began = Instant::now();
+    while !done() {
+        if began.elapsed() > TEST_BOUND {
+            return Err(format!("waited {} s for {what}", TEST_BOUND.as_secs()));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn run_tests(context: &Context, report: &mut Report, against: &str, urls: &[String]) {
+    let lists = names().and_then(|tests| Ok((tests, skips(context)?)));
+    let (tests, mut allowed) = match lists {
+        Ok(lists) => lists,
+        Err(why) => return report.check("the lists of tests", Err(why)),
     };
-    let log = context.target.join("ci").join("conform").join("tests.log");
+    let log = format!("conform-{}.log", against.replace(' ', "-"));
+    let log = context.target.join("ci").join(log);
     let (mut run, mut skipped, mut words) = (0_u64, 0_u64, String::new());
     for test in &tests {
         let mut command = Command::new("iscsi-test-cu");
@@ -125,13 +234,13 @@ fn run_tests(
                 skipped += 1;
                 report.check(test, Err(format!("skipped, and not in {SKIPS}: {why}")));
             }
-            (Verdict::Failed(why), _) => report.check(test, Err(why)),
+            (Verdict::Failed(why), _) => report.check(&format!("{against}: {test}"), Err(why)),
         }
     }
     let _ = fs::write(&log, words);
     let total = tests.len();
     report.note(&format!(
-        "{run} run and pass, {skipped} skip with a reason; what they said: {}",
+        "{against}: {run} run and pass, {skipped} skip with a reason; what they said: {}",
         log.display()
     ));
     for (test, suite) in WITH_ITS_SUITE {
@@ -146,7 +255,7 @@ fn run_tests(
             "{run} of {total} ran and passed, at least {RUN_MIN} of {TESTS} must"
         ))
     };
-    report.check("enough tests really run", enough);
+    report.check(&format!("{against}: enough tests really run"), enough);
     for name in allowed.keys() {
         report.check(
             name,
@@ -176,6 +285,13 @@ fn names() -> Result<Vec<String>, String> {
         .filter(|name| name.split('.').filter(|part| !part.is_empty()).count() == 3)
         .map(str::to_owned)
         .collect())
+}
+
+/// Tests that may skip, each with its reason.
+fn skips(context: &Context) -> Result<BTreeMap<String, String>, String> {
+    let text = fs::read_to_string(context.root.join(SKIPS))
+        .map_err(|error| format!("cannot read {SKIPS}: {error}"))?;
+    allowed(&text)
 }
 
 fn allowed(text: &str) -> Result<BTreeMap<String, String>, String> {
