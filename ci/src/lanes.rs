@@ -124,6 +124,12 @@ const LANES: &[Lane] = &[
         run: bench::run,
     },
     Lane {
+        name: "bench-copies",
+        about: "4 KiB reads and writes with one, two and three copies beside a raw file; judges nothing",
+        default: false,
+        run: bench::copies::run,
+    },
+    Lane {
         name: "kill",
         about: "nothing acknowledged is lost by kill -9, and serving again takes seconds",
         default: true,

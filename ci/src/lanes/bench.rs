@@ -6,6 +6,8 @@
 //!
 //! The client is `qemu-img bench` with a stride that visits every block once in a scattered order.
 
+pub(crate) mod copies;
+
 use super::Context;
 use super::counters::{Cpu, Disk};
 use crate::report::Report;
@@ -90,14 +92,18 @@ fn compare(context: &Context) -> Result<String, String> {
     let theirs = (tgt.url(), vec![tgt.child.id()]);
     fill(&ours.0)?;
     fill(&theirs.0)?;
+    let (ours, theirs) = (
+        (ours.0.as_str(), &ours.1[..]),
+        (theirs.0.as_str(), &theirs.1[..]),
+    );
     let mut lines = Vec::new();
     for workload in WORKLOADS {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            a.push(measure(&ours, workload, &disk)?);
-            b.push(measure(&theirs, workload, &disk)?);
-            b.push(measure(&theirs, workload, &disk)?);
-            a.push(measure(&ours, workload, &disk)?);
+            a.push(measure(ours, workload, "none", &disk)?);
+            b.push(measure(theirs, workload, "none", &disk)?);
+            b.push(measure(theirs, workload, "none", &disk)?);
+            a.push(measure(ours, workload, "none", &disk)?);
         }
         lines.push((workload, median(&a), median(&b)));
     }
@@ -118,15 +124,17 @@ fn fill(url: &str) -> Result<(), String> {
     tool::run_ok(&mut command, RUN_BOUND).map(|_| ())
 }
 
+/// One run of the client, which opens the disk with this cache mode.
 fn measure(
-    (url, pids): &(String, Vec<u32>),
+    (url, pids): (&str, &[u32]),
     workload: Workload,
+    cache: &str,
     disk: &Disk,
 ) -> Result<Sample, String> {
     let cpu_before = Cpu::of(pids)?;
     let disk_before = disk.counters()?;
     let mut command = Command::new("qemu-img");
-    command.args(["bench", "-f", "raw", "-t", "none", "-s", "4096"]);
+    command.args(["bench", "-f", "raw", "-t", cache, "-s", "4096"]);
     command.args([
         "-S",
         &STRIDE_BYTES.to_string(),
