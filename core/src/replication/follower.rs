@@ -160,6 +160,11 @@ impl Follower {
         true
     }
 
+    /// That it was slow so far does not count: a copy that was silent and comes back has a new start.
+    pub fn forgive(&mut self) {
+        self.slow_since = None;
+    }
+
     /// Whether it was slow for long, compared with `others` (the middle latency of the other copies).
     pub fn is_slow(&mut self, now: Duration, others: Duration) -> bool {
         if self.sample.is_none() && now > self.sampled_at + SLOW_TIME / 3 {

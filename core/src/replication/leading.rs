@@ -674,6 +674,7 @@ impl Leading {
     fn without_slow(&mut self, scope: &Scope<'_>) -> Option<(Vec<ReplicaId>, String)> {
         let set = self.membership.set().to_vec();
         if set.len() <= self.followers.len() {
+            self.followers.iter_mut().for_each(Follower::forgive);
             return None;
         }
         for at in 0..self.followers.len() {
