@@ -16,7 +16,7 @@ use crate::peer::{Body, DetachReason, Message};
 use crate::replication::defect::Planted;
 use crate::replication::replica::Replica;
 use crate::replication::streams::Streams;
-use crate::replication::{Action, Scope};
+use crate::replication::{Action, Answer, Scope};
 use crate::store::append::Sharing;
 use crate::store::machine::Store;
 use crate::store::{self, PayloadId, RequestError, Tag};
@@ -173,13 +173,21 @@ impl Engine {
             }
             Event::ProposalAnswered {
                 volume,
+                accepted,
                 epoch,
                 set_version,
                 in_sync,
-                ..
             } => {
                 self.with(volume, effects, |replica, scope| {
-                    replica.on_answer(epoch, set_version, in_sync, scope);
+                    replica.on_answer(
+                        Answer {
+                            accepted,
+                            epoch,
+                            set_version,
+                            in_sync,
+                        },
+                        scope,
+                    );
                 });
             }
             Event::FillRead { id, result } => {

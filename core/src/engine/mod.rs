@@ -207,6 +207,8 @@ pub enum Effect {
         set_version: u64,
         /// The whole set.
         in_sync: Vec<StoreId>,
+        /// The mode by which the primary commits alone, once all of its set have everything committed.
+        settled: Option<Durability>,
         /// For people.
         reason: String,
     },

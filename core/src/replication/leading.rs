@@ -16,7 +16,7 @@ use super::history::{self, Log};
 use super::journal::Journal;
 use super::membership::Membership;
 use super::streams::Streams;
-use super::{Action, ReplicaId, Scope, committable, committable_in_reign};
+use super::{Action, Answer, ReplicaId, Scope, committable, committable_in_reign};
 use crate::cluster::set::Durability;
 use crate::engine::{Assignment, FillId, Member, PayloadRef, Serve, StreamId};
 use crate::limits::{JOIN_LAG_MAX, PEER_REIGNS_MAX};
@@ -33,8 +33,13 @@ pub struct Leading {
     own: ReplicaId,
     epoch: Epoch,
     durability: Durability,
+    /// The mode before, until every member of the set has everything that is committed: that was promised
+    /// by it. Both are obeyed meanwhile.
+    was: Option<Durability>,
     /// The masters have to be told that everything is committed by the present mode.
     confirm: bool,
+    /// The set version whose proposals say so.
+    settled_at: Option<u64>,
     membership: Membership,
     followers: Vec<Follower>,
     /// LSN of the reign's record, once that is durable here.
@@ -61,7 +66,9 @@ impl Leading {
             own,
             epoch: assignment.epoch,
             durability: assignment.durability,
+            was: None,
             confirm: false,
+            settled_at: None,
             membership: Membership::registered(assignment.set_version, set_of(assignment)),
             followers: others
                 .map(|member| Follower::new(now, member.clone()))
@@ -96,8 +103,14 @@ impl Leading {
     pub fn on_assigned(&mut self, assignment: &Assignment, scope: &mut Scope<'_>) {
         self.membership
             .learn(assignment.set_version, set_of(assignment));
-        self.confirm |= self.durability != assignment.durability;
-        self.durability = assignment.durability;
+        if self.durability != assignment.durability {
+            // Of two that are not confirmed yet the one that trusts single members less.
+            let quorum = self.was.filter(|was| *was == Durability::SyncQuorum);
+            self.was = Some(quorum.unwrap_or(self.durability));
+            self.durability = assignment.durability;
+            self.confirm = true;
+            self.settled_at = None;
+        }
         let members = || {
             assignment
                 .members
@@ -254,20 +267,16 @@ impl Leading {
     }
 
     /// The masters answered. False: another reign is registered, this one is over.
-    pub fn on_answer(
-        &mut self,
-        epoch: Epoch,
-        set_version: u64,
-        in_sync: Vec<ReplicaId>,
-        scope: &mut Scope<'_>,
-    ) -> bool {
-        if epoch != self.epoch {
-            return epoch < self.epoch; // An answer to a reign before.
+    pub fn on_answer(&mut self, answer: Answer, scope: &mut Scope<'_>) -> bool {
+        if answer.epoch != self.epoch {
+            return answer.epoch < self.epoch; // An answer to a reign before.
         }
-        if !in_sync.contains(&self.own) {
+        if !answer.in_sync.contains(&self.own) {
             return false;
         }
-        if self.membership.learn(set_version, in_sync) {
+        let confirmed = self.settled_at.is_some_and(|at| at < answer.set_version);
+        self.confirm &= !(answer.accepted && confirmed);
+        if self.membership.learn(answer.set_version, answer.in_sync) {
             self.advance(scope);
             self.review(scope);
         }
@@ -391,10 +400,21 @@ impl Leading {
         );
         sets.push(&joined);
         let own = (self.own, own_durable);
-        if scope.planted(Defect::CommitInheritedByCount) {
-            return committable(self.durability, own, &sets, &others);
-        }
-        committable_in_reign(begun, self.durability, own, &sets, &others)
+        let by_count = scope.planted(Defect::CommitInheritedByCount);
+        let modes = self.modes().map(|mode| match by_count {
+            true => committable(mode, own, &sets, &others),
+            false => committable_in_reign(begun, mode, own, &sets, &others),
+        });
+        modes.min().expect("there is a mode")
+    }
+
+    /// The modes that are obeyed.
+    fn modes(&self) -> impl Iterator<Item = Durability> {
+        core::iter::once(self.durability).chain(self.was)
+    }
+
+    fn counts_by_quorum(&self) -> bool {
+        self.modes().any(|mode| mode == Durability::SyncQuorum)
     }
 
     fn leases_hold(&self, now: Duration, streams: &Streams, defect: Planted) -> bool {

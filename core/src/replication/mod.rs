@@ -193,6 +193,8 @@ pub enum Action {
         set_version: u64,
         /// The whole set.
         in_sync: Vec<ReplicaId>,
+        /// The mode by which commits happen alone; `None` while the one before is obeyed too.
+        settled: Option<Durability>,
         /// For people.
         reason: String,
     },
@@ -217,6 +219,19 @@ pub enum Action {
     },
     /// The copies to which streams are wanted are others.
     MembersChanged,
+}
+
+/// What the masters answered to a proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it was registered.
+    pub accepted: bool,
+    /// The registered reign.
+    pub epoch: Epoch,
+    /// The registered version.
+    pub set_version: u64,
+    /// The registered set.
+    pub in_sync: Vec<ReplicaId>,
 }
 
 /// The highest LSN that the mode lets commit, by what the copies have durable. `sets` are all in-sync

@@ -10,7 +10,7 @@ use super::following::{Done, Following};
 use super::journal::Journal;
 use super::leading::Leading;
 use super::streams::{Stream, Streams};
-use super::{Action, ReplicaId, Scope};
+use super::{Action, Answer, ReplicaId, Scope};
 use crate::engine::status::{CopyState, CopyStatus, Status};
 use crate::engine::{Assignment, Fenced, FillId, Member, Role, Serve, StreamId};
 use crate::limits::{FENCES_WAITING_MAX, LEASE, LEASE_MARGIN};
@@ -312,17 +312,12 @@ impl Replica {
     }
 
     /// The masters answered a proposal.
-    pub fn on_answer(
-        &mut self,
-        epoch: Epoch,
-        set_version: u64,
-        in_sync: Vec<ReplicaId>,
-        scope: &mut Scope<'_>,
-    ) {
+    pub fn on_answer(&mut self, answer: Answer, scope: &mut Scope<'_>) {
         let Duty::Primary(leading) = &mut self.duty else {
             return;
         };
-        if !leading.on_answer(epoch, set_version, in_sync, scope) {
+        let (epoch, set_version) = (answer.epoch, answer.set_version);
+        if !leading.on_answer(answer, scope) {
             self.step_down(epoch, DetachReason::Fenced, scope);
             self.reason = "another reign is registered";
         } else if let Some((reign, version)) = &mut self.assigned

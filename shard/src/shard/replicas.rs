@@ -44,7 +44,7 @@ impl Shard {
             in_sync: bytes_of(&proposal.in_sync),
             reason: proposal.reason,
             store_id: store.0.to_vec(),
-            ..Propose::default()
+            settled: settled_to(proposal.settled),
         };
         self.coordinator
             .send(ToCoordinator::Propose(self.index, Box::new(propose)));
@@ -172,4 +172,14 @@ fn stores_of(ids: &[Vec<u8>]) -> Option<Vec<StoreId>> {
     ids.iter()
         .map(|id| StoreId::try_from(id.as_slice()).ok())
         .collect()
+}
+
+/// Zero: not settled.
+fn settled_to(mode: Option<Durability>) -> i32 {
+    let mode = mode.map(|mode| match mode {
+        Durability::SyncAll => link::Durability::SyncAll,
+        Durability::SyncQuorum => link::Durability::SyncQuorum,
+        Durability::BestEffort => link::Durability::BestEffort,
+    });
+    mode.map_or(0, |mode| i32::from(mode) + 1)
 }

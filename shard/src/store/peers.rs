@@ -14,6 +14,7 @@ use crate::volume::range_lock::Held as HeldRange;
 use crate::volume::rope::{Piece, Rope, Source};
 use crate::volume::{Fault, Volume};
 use holdfast_core::block::{BlockRange, StoreOffset};
+use holdfast_core::cluster::set::Durability;
 use holdfast_core::engine::{Effect, Event, Fenced, FillId, Opened, PayloadRef, Role, StreamId};
 use holdfast_core::id::{StoreId, VolumeId};
 use holdfast_core::limits::{BLOCK_BYTES, LEASE, LEASE_MARGIN};
@@ -46,6 +47,8 @@ pub(crate) struct Proposal {
     pub(crate) set_version: u64,
     /// The set.
     pub(crate) in_sync: Vec<StoreId>,
+    /// The mode by which it commits alone, once all of the set have everything committed.
+    pub(crate) settled: Option<Durability>,
     /// For people.
     pub(crate) reason: String,
 }
@@ -154,12 +157,14 @@ impl<D: Disk> StoreDriver<D> {
                 epoch,
                 set_version,
                 in_sync,
+                settled,
                 reason,
             } => self.pass_up(Upcall::Propose(Proposal {
                 volume,
                 epoch,
                 set_version,
                 in_sync,
+                settled,
                 reason,
             })),
             Effect::Fenced { tag, answer } => {

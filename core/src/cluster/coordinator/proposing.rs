@@ -9,7 +9,9 @@ impl Coordinator {
     pub(super) fn on_proposal(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {
         if let Some(refusal) = obstacle(&self.set, &proposal) {
             // Accepted before, and the answer was lost: what is registered is what it wants.
+            let unconfirmed = self.set.durability_was.is_some() && proposal.settled.is_some();
             let repeated = refusal == ProposalRefusal::StaleSet
+                && !unconfirmed
                 && proposal.set_version < self.set.set_version
                 && same_set(&self.set, &proposal);
             let refusal = (!repeated).then_some(refusal);

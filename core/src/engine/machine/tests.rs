@@ -51,6 +51,57 @@ fn a_quorum_does_not_wait_for_the_slowest_copy() {
     lab.check_copies();
 }
 
+/// What a quorum committed may be on the primary and one more copy only. To forget that when the mode
+/// changes would let a copy without it into a set of two that trusts each of its members: then the loss
+/// of the primary loses an acknowledged write.
+#[test]
+fn a_copy_that_lacks_what_a_quorum_committed_is_not_left_alone_with_the_primary() {
+    let mut lab = Lab::new(12, Durability::SyncQuorum);
+    lab.settle();
+    lab.hold_disk(1);
+    lab.write(0);
+    lab.settle();
+    assert_eq!(lab.acknowledged(), 1, "on two of three");
+    lab.change_durability(Durability::SyncAll);
+    lab.kill(2);
+    lab.pass(1000);
+    assert_eq!(lab.set_len(), NODES, "the copy that is left lacks a write");
+    lab.release_disk(1);
+    lab.pass(1000);
+    assert_eq!(lab.set_len(), 2);
+    assert_eq!(lab.master.was, None, "the primary confirmed");
+    lab.kill(0);
+    lab.pass(4000);
+    assert_eq!(lab.primary(), 1);
+    lab.read_all();
+}
+
+#[test]
+fn a_change_of_the_durability_is_confirmed_when_all_copies_are_level() {
+    for (from, to) in [
+        (Durability::SyncAll, Durability::SyncQuorum),
+        (Durability::SyncQuorum, Durability::SyncAll),
+        (Durability::BestEffort, Durability::SyncAll),
+    ] {
+        let mut lab = Lab::new(13, from);
+        lab.settle();
+        lab.write(0);
+        lab.settle();
+        lab.change_durability(to);
+        lab.pass(1000);
+        assert_eq!(lab.master.was, None);
+        assert_eq!(lab.set_len(), NODES);
+        lab.hold_disk(1);
+        lab.write(1);
+        lab.settle();
+        let waits = to == Durability::SyncAll;
+        assert_eq!(lab.acknowledged(), if waits { 1 } else { 2 });
+        lab.release_disk(1);
+        lab.settle();
+        lab.check_copies();
+    }
+}
+
 #[test]
 fn a_killed_secondary_leaves_the_set_and_comes_back_by_resync() {
     let mut lab = Lab::new(4, Durability::SyncAll);

@@ -1,7 +1,6 @@
 //! Which in-sync set the primary asks the masters for: without who is lost or slow, with who has everything.
 
 use super::Leading;
-use crate::cluster::set::Durability;
 use crate::limits::SLOW_PENALTY;
 use crate::replication::defect::Defect;
 use crate::replication::follower::{Follower, State};
@@ -14,6 +13,7 @@ use core::time::Duration;
 impl Leading {
     /// Proposes another in-sync set when one is wanted, or the same again when it was not answered.
     pub(super) fn review(&mut self, scope: &mut Scope<'_>) {
+        self.settle(scope);
         if self.begun.is_none() || !self.membership.may_ask(scope.now) {
             return;
         }
@@ -24,17 +24,22 @@ impl Leading {
             let open = self.membership.open()?;
             Some((open.to_vec(), String::from("asked again")))
         };
-        let confirmed = || self.confirmation(scope);
+        let confirmed = || self.confirmation();
         let Some((set, reason)) = wanted.or_else(repeated).or_else(confirmed) else {
             return;
         };
         let set_version = self.membership.version();
+        // All proposals that follow one version say the same, so that any answer tells what was learned.
+        if self.was.is_none() && self.membership.open().is_none() {
+            self.settled_at = Some(set_version);
+        }
+        let settled = self.settled_at == Some(set_version);
         let in_sync = self.membership.propose(scope.now, set).to_vec();
-        self.confirm = false;
         scope.push(Action::Propose {
             epoch: self.epoch,
             set_version,
             in_sync,
+            settled: settled.then_some(self.durability),
             reason,
         });
     }
@@ -60,7 +65,7 @@ impl Leading {
                     .find_replica(*replica)
                     .is_some_and(|follower| follower.counted() >= self.committed)
         };
-        self.durability != Durability::SyncQuorum || rest.iter().all(whole)
+        !self.counts_by_quorum() || rest.iter().all(whole)
     }
 
     /// One at a time, and never while another is out.
@@ -106,15 +111,28 @@ impl Leading {
         Some((set, format!("copy {joins} has everything")))
     }
 
-    /// After a change of the durability: everything is committed by the new mode.
-    fn confirmation(&self, scope: &Scope<'_>) -> Option<(Vec<ReplicaId>, String)> {
+    /// After a change of the durability: the mode before is over when every copy that may be a member has
+    /// what was committed by it. What follows is committed by the present one, which needs it all before.
+    fn settle(&mut self, scope: &Scope<'_>) {
+        if self.was.is_none() || self.begun.is_none() {
+            return;
+        }
         let committed = scope.copy.info().committed.max(self.committed);
         let whole = |replica: &ReplicaId| {
             let follower = self.find_replica(*replica);
             *replica == self.own || follower.is_some_and(|f| f.counted() >= committed)
         };
-        let set = self.membership.set();
-        let confirms = self.confirm && set.iter().all(whole);
-        confirms.then(|| (set.to_vec(), String::from("the durability changed")))
+        if self.membership.sets().flatten().all(whole) {
+            self.was = None;
+        }
+    }
+
+    /// The masters have to know when the mode before is over: until then elections obey it too.
+    fn confirmation(&self) -> Option<(Vec<ReplicaId>, String)> {
+        let confirms = self.confirm && self.was.is_none();
+        confirms.then(|| {
+            let set = self.membership.set().to_vec();
+            (set, String::from("the durability changed"))
+        })
     }
 }

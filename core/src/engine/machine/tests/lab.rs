@@ -44,7 +44,7 @@ pub(super) struct Lab {
     model: Vec<Cell>,
     ops: BTreeMap<Tag, Op>,
     acknowledged: usize,
-    defect: Option<Defect>,
+    pub(super) defect: Option<Defect>,
     /// Prints what is delivered and done.
     pub(super) trace: bool,
 }
@@ -64,13 +64,23 @@ struct Conn {
 
 pub(super) struct Master {
     pub(super) durability: Durability,
+    /// Obeyed too, until the primary has confirmed the present one.
+    pub(super) was: Option<Durability>,
     pub(super) epoch: Epoch,
     pub(super) version: u64,
     pub(super) primary: usize,
     pub(super) in_sync: Vec<usize>,
     pub(super) failover: Option<Failover>,
-    pub(super) proposals: VecDeque<(usize, Epoch, u64, Vec<StoreId>)>,
+    pub(super) proposals: VecDeque<(usize, Wish)>,
     pub(super) isolated_since: Option<Duration>,
+}
+
+/// A primary's wish for an in-sync set.
+pub(super) struct Wish {
+    pub(super) epoch: Epoch,
+    pub(super) version: u64,
+    pub(super) set: Vec<StoreId>,
+    pub(super) settled: Option<Durability>,
 }
 
 pub(super) struct Failover {
@@ -128,6 +138,7 @@ impl Lab {
             next_tag: 1,
             master: Master {
                 durability,
+                was: None,
                 epoch: Epoch(1),
                 version: 1,
                 primary: 0,

@@ -1,11 +1,11 @@
 //! The laboratory's master: assigns, answers proposals (some answers get lost), fails over by the rules of
 //! the coordinator, without its registry.
 
-use super::lab::{Failover, Lab, NODES, VOLUME, node_of, store_id};
+use super::lab::{Failover, Lab, NODES, VOLUME, Wish, node_of, store_id};
 use crate::cluster::set::Durability;
 use crate::engine::status::Status;
 use crate::engine::{Assignment, Effect, Event, Fenced, Member, Role};
-use crate::id::{NodeId, StoreId};
+use crate::id::NodeId;
 use crate::lsn::Epoch;
 use crate::store::Tag;
 use alloc::format;
@@ -19,6 +19,23 @@ impl Lab {
 
     pub(super) fn move_to(&mut self, target: usize) {
         self.begin_failover(Some(target));
+    }
+
+    /// Not while the last change is unconfirmed, or an election runs.
+    pub(super) fn change_durability(&mut self, mode: Durability) {
+        let master = &mut self.master;
+        if master.was.is_some() || master.failover.is_some() || master.durability == mode {
+            return;
+        }
+        master.was = Some(master.durability);
+        master.durability = mode;
+        master.version += 1;
+        self.assign_all();
+    }
+
+    fn counts_by_quorum(&self) -> bool {
+        let modes = [Some(self.master.durability), self.master.was];
+        modes.contains(&Some(Durability::SyncQuorum))
     }
 
     pub(super) fn assign_all(&mut self) {
@@ -68,10 +85,16 @@ impl Lab {
                 epoch,
                 set_version,
                 in_sync,
+                settled,
                 ..
             } => {
-                let proposal = (at, epoch, set_version, in_sync);
-                self.master.proposals.push_back(proposal);
+                let wish = Wish {
+                    epoch,
+                    version: set_version,
+                    set: in_sync,
+                    settled,
+                };
+                self.master.proposals.push_back((at, wish));
             }
             Effect::Fenced { tag, answer } => {
                 let now = self.now;
@@ -86,8 +109,8 @@ impl Lab {
     }
 
     pub(super) fn run_master(&mut self) {
-        while let Some((at, epoch, version, set)) = self.master.proposals.pop_front() {
-            self.answer_proposal(at, epoch, version, &set);
+        while let Some((at, wish)) = self.master.proposals.pop_front() {
+            self.answer_proposal(at, &wish);
         }
         let primary = self.master.primary;
         let place = &self.nodes[primary];
@@ -109,15 +132,18 @@ impl Lab {
         self.run_failover();
     }
 
-    fn answer_proposal(&mut self, at: usize, epoch: Epoch, version: u64, set: &[StoreId]) {
+    fn answer_proposal(&mut self, at: usize, wish: &Wish) {
         let master = &mut self.master;
         let accepted = at == master.primary
-            && epoch == master.epoch
-            && version == master.version
+            && wish.epoch == master.epoch
+            && wish.version == master.version
             && master.failover.is_none();
         if accepted {
             master.version += 1;
-            master.in_sync = set.iter().map(|store| node_of(*store)).collect();
+            master.in_sync = wish.set.iter().map(|store| node_of(*store)).collect();
+            if wish.settled == Some(master.durability) {
+                master.was = None;
+            }
         }
         let answer = Event::ProposalAnswered {
             volume: VOLUME,
@@ -174,7 +200,7 @@ impl Lab {
         if failover.answers.len() < failover.asked.len() && !timeout {
             return;
         }
-        let quorum = self.master.durability == Durability::SyncQuorum;
+        let quorum = self.counts_by_quorum();
         let needed = if quorum && self.master.in_sync.len() == 3 {
             2
         } else {
@@ -222,6 +248,7 @@ impl Lab {
         self.master.primary = winner;
         self.master.epoch = epoch;
         self.master.version = 1;
+        self.master.was = None; // The new reign commits by the present mode from its first record.
         self.master.failover = None;
         self.assign_all();
     }

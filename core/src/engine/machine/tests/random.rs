@@ -54,6 +54,9 @@ fn step(lab: &mut Lab, calm: u32) {
         62..72 => lab.tick(),
         72 => lab.settle(),
         73 => lab.pass(2_300),
+        74 if lab.defect.is_none() => {
+            lab.change_durability(MODES[usize::from(block.is_multiple_of(2))])
+        }
         _ => {
             for _ in 0..lab.rng.u32(1..20) {
                 if lab.rng.bool() {
