@@ -102,9 +102,16 @@ pub fn next_step(set: &VolumeSet, places: &[Place], bytes: u64, replace_after: D
     let leaves = |replica: &Replica| lost(replica) || draining(replica);
     let stays = set.replicas.iter().filter(|r| !leaves(r)).count();
     let settled = set.replicas.iter().all(|r| r.in_sync || leaves(r));
+    let reigns_there = set.replica(set.primary).is_some_and(draining);
+    let heir = || set.in_sync().find(|r| !leaves(r));
+    // First of all hosts are served elsewhere; the copies follow at leisure.
+    if let Some(heir) = heir().filter(|_| reigns_there) {
+        return Step::MoveTo(heir.store);
+    }
     if stays < set.copies_wanted {
-        if set.is_alone() {
-            return Step::Rest; // One copy is moved by wanting two first.
+        let source = set.in_sync().any(|r| silent(r).is_none());
+        if !source {
+            return Step::Rest; // Nobody is there to copy from.
         }
         let gone = places
             .iter()
@@ -141,8 +148,7 @@ pub fn next_step(set: &VolumeSet, places: &[Place], bytes: u64, replace_after: D
     let last = || set.replicas.iter().rfind(|r| r.store != set.primary);
     match surplus.or_else(behind).or_else(last) {
         Some(replica) if replica.store == set.primary => {
-            let heir = set.in_sync().find(|r| !leaves(r));
-            heir.map_or(Step::Rest, |heir| Step::MoveTo(heir.store))
+            heir().map_or(Step::Rest, |heir| Step::MoveTo(heir.store))
         }
         Some(replica) => Step::Remove(replica.store),
         None => Step::Rest,

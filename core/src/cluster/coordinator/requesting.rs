@@ -56,7 +56,7 @@ impl Coordinator {
                 set.replicas.retain(|replica| replica.store != store);
                 // A reign of its own without leases begins; only its primary can have it.
                 if set.is_alone() {
-                    set.epoch = next(set.epoch);
+                    begin_reign(&mut set);
                 }
             }
             Request::AddReplica(replica) => add(&mut set, replica)?,
@@ -76,7 +76,8 @@ impl Coordinator {
                 if counted && (set.copies_wanted != 3 || set.in_sync().count() > 3) {
                     return Err(RequestRefusal::WrongDurability);
                 }
-                if set.durability != durability {
+                // One copy has everything by any mode, and nobody else to confirm it.
+                if set.durability != durability && !set.is_alone() {
                     set.durability_was = Some(set.durability);
                 }
                 set.durability = durability;
@@ -152,17 +153,21 @@ impl Coordinator {
 
 fn add(set: &mut VolumeSet, replica: Replica) -> Result<(), RequestRefusal> {
     let there = |r: &Replica| r.store == replica.store || r.node == replica.node;
-    // A volume that stays alone is moved by wanting two copies first.
-    let room = set.copies_wanted > 1 && set.replicas.len() <= set.copies_wanted;
+    let room = set.replicas.len() <= set.copies_wanted;
     if set.replicas.iter().any(there) || !room || set.replicas.len() >= REPLICAS_MAX {
         return Err(RequestRefusal::TooMany);
     }
+    let was_alone = set.is_alone();
     set.replicas.push(Replica {
         in_sync: false,
         created: false,
         discard: false,
         ..replica
     });
+    // As when two are wanted: a volume of one copy moves by having a second one for a while.
+    if was_alone {
+        begin_reign(set);
+    }
     Ok(())
 }
 
@@ -178,11 +183,14 @@ fn want_copies(set: &mut VolumeSet, wanted: usize) -> Result<(), RequestRefusal>
     // The log's records say whether they need peers, so another way of sharing is another reign. It is
     // the same primary's, the only in-sync copy: no fence is needed.
     if was_alone != set.is_alone() {
-        set.epoch = next(set.epoch);
+        begin_reign(set);
     }
     Ok(())
 }
 
-fn next(epoch: Epoch) -> Epoch {
-    Epoch(epoch.0 + 1)
+/// Another reign of the same primary, the only copy that could have it.
+fn begin_reign(set: &mut VolumeSet) {
+    set.epoch = Epoch(set.epoch.0 + 1);
+    // The one copy in sync has what was committed, by whatever mode.
+    set.durability_was = None;
 }

@@ -128,18 +128,48 @@ fn a_drained_node_gives_its_copies_away() {
     let mut nodes = places(4);
     nodes[0].draining = true;
     let step = |set: &VolumeSet, nodes: &[Place]| next_step(set, nodes, 500, AFTER);
+    assert_eq!(step(&set, &nodes), Step::MoveTo(store(2))); // It was the primary.
+    set.primary = store(2);
     assert_eq!(step(&set, &nodes), Step::Add(store(4), node(4)));
     fourth(&mut set, false);
     assert_eq!(step(&set, &nodes), Step::Rest);
     set.replicas[3].in_sync = true;
-    assert_eq!(step(&set, &nodes), Step::MoveTo(store(2))); // It was the primary.
-    set.primary = store(2);
     assert_eq!(step(&set, &nodes), Step::Remove(store(1)));
     // By quorum a fourth copy joins only when there is room.
     let mut counted = volume(Durability::SyncQuorum);
     fourth(&mut counted, false);
     counted.primary = store(2);
     assert_eq!(step(&counted, &nodes), Step::Remove(store(1)));
+}
+
+#[test]
+fn the_only_copy_moves_off_a_drained_node() {
+    let mut set = VolumeSet::first(&[(store(1), node(1))], Durability::SyncAll, 1);
+    set.replicas[0].created = true;
+    let mut nodes = places(2);
+    let step = |set: &VolumeSet, nodes: &[Place]| next_step(set, nodes, 500, AFTER);
+    assert_eq!(step(&set, &nodes), Step::Rest);
+    nodes[0].draining = true;
+    assert_eq!(step(&set, &nodes), Step::Add(store(2), node(2)));
+    nodes[0].silent_for = Some(AFTER);
+    assert_eq!(
+        step(&set, &nodes),
+        Step::Rest,
+        "there is nothing to copy from"
+    );
+    nodes[0].silent_for = None;
+    set.replicas.push(Replica {
+        store: store(2),
+        node: node(2),
+        in_sync: false,
+        created: true,
+        discard: false,
+    });
+    assert_eq!(step(&set, &nodes), Step::Rest);
+    set.replicas[1].in_sync = true;
+    assert_eq!(step(&set, &nodes), Step::MoveTo(store(2)));
+    set.primary = store(2);
+    assert_eq!(step(&set, &nodes), Step::Remove(store(1)));
 }
 
 #[test]
