@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds a small Linux guest with open-iscsi: Debian's kernel and tools in an initramfs, for software emulation.
-# usage: image.sh WORKDIR SCENARIO     leaves WORKDIR/vmlinuz and WORKDIR/initrd.gz; the guest runs SCENARIO as /scenario and powers off.
-# needs (Debian): busybox-static cpio kmod open-iscsi e2fsprogs xfsprogs sg3-utils fio
+# usage: image.sh WORKDIR SCENARIO [multipath]     leaves WORKDIR/vmlinuz and WORKDIR/initrd.gz; the guest runs SCENARIO as /scenario and powers off.
+# needs (Debian): busybox-static cpio kmod open-iscsi e2fsprogs xfsprogs sg3-utils fio; with multipath also multipath-tools dmsetup udev
 set -eu
-work=$1 scenario=$(realpath "$2")
+work=$1 scenario=$(realpath "$2") multipath=${3:-}
 mkdir -p "$work"
 cd "$work"
 if [ ! -d kernel ]; then
@@ -23,6 +23,11 @@ cp kernel/boot/vmlinuz-* vmlinuz
 version=$(ls kernel/lib/modules)
 modules=root/lib/modules/$version
 rm -rf root
+extra_modules= extra_tools=
+if [ "$multipath" = multipath ]; then
+  extra_modules="drivers/md/dm-mod.ko drivers/md/dm-multipath.ko drivers/md/dm-service-time.ko drivers/md/dm-round-robin.ko drivers/scsi/device_handler/scsi_dh_alua.ko drivers/dax"
+  extra_tools="multipathd multipath dmsetup udevadm /lib/systemd/systemd-udevd /lib/udev/scsi_id"
+fi
 for d in bin sbin proc sys dev etc/iscsi run tmp usr/bin usr/sbin var/lib/iscsi mnt "lib/modules/$version"; do mkdir -p "root/$d"; done
 cp /bin/busybox root/bin/
 for applet in sh mount umount ip modprobe ls cat echo sleep dmesg poweroff dd sync mkdir md5sum grep awk sed ln wc head tail kill ps cmp df touch rm find sort od seq cut tr date stat; do
@@ -31,14 +36,23 @@ done
 cp kernel/lib/modules/"$version"/modules.* "$modules"/
 for m in drivers/virtio drivers/net/virtio_net.ko drivers/net/net_failover.ko net/core/failover.ko drivers/scsi/iscsi_tcp.ko drivers/scsi/libiscsi.ko \
   drivers/scsi/libiscsi_tcp.ko drivers/scsi/scsi_transport_iscsi.ko drivers/scsi/sd_mod.ko drivers/scsi/sg.ko drivers/scsi/scsi_mod.ko \
-  drivers/scsi/scsi_common.ko fs/ext4 fs/jbd2 fs/mbcache.ko fs/xfs lib crypto arch/x86/crypto block; do
+  drivers/scsi/scsi_common.ko fs/ext4 fs/jbd2 fs/mbcache.ko fs/xfs lib crypto arch/x86/crypto block $extra_modules; do
   [ -e "kernel/lib/modules/$version/kernel/$m" ] || continue
   mkdir -p "$modules/kernel/$(dirname "$m")"
   cp -r "kernel/lib/modules/$version/kernel/$m" "$modules/kernel/$(dirname "$m")/"
 done
 depmod -b root "$version"
-for tool in iscsid iscsiadm mkfs.ext4 e2fsck mkfs.xfs xfs_repair blkid fstrim fio sg_inq sg_vpd sg_persist; do
-  path=$(command -v "$tool") || { echo "missing tool: $tool" >&2; exit 1; }
+if [ "$multipath" = multipath ]; then
+  mkdir -p root/lib/multipath root/lib/udev/rules.d root/etc/multipath
+  cp /lib/multipath/*.so root/lib/multipath/
+  extra_tools="$extra_tools $(ls /lib/multipath/*.so)"
+  for rule in 50-udev-default 55-dm 55-scsi-sg3_id 56-dm-mpath 60-block 60-multipath 60-persistent-storage 60-persistent-storage-dm 95-dm-notify; do
+    cp "/lib/udev/rules.d/$rule.rules" root/lib/udev/rules.d/
+  done
+  cp /etc/group root/etc/
+fi
+for tool in iscsid iscsiadm mkfs.ext4 e2fsck mkfs.xfs xfs_repair blkid fstrim fio sg_inq sg_vpd sg_persist $extra_tools; do
+  path=$(command -v "$tool") || { [ -e "$tool" ] && path=$tool; } || { echo "missing tool: $tool" >&2; exit 1; }
   mkdir -p "root/$(dirname "$path")"
   cp -L "$path" "root/$path"
   for library in $(ldd "$path" | grep -oE '/[^ ]+\.so[^ ]*'); do
@@ -63,14 +77,14 @@ mkdir -p /run/lock/iscsi
 for m in virtio_pci virtio_net crc32c_generic iscsi_tcp sd_mod sg ext4 xfs; do modprobe $m || echo "no module $m"; done
 ip link set lo up
 ip link set eth0 up
-ip addr add 10.0.2.15/24 dev eth0
-ip route add default via 10.0.2.2
 for word in $(cat /proc/cmdline); do
   case $word in holdfast.*=*)
     pair=${word#holdfast.}
     export "$(echo "${pair%%=*}" | tr a-z A-Z)=${pair#*=}" ;;
   esac
 done
+ip addr add "${ADDRESS:-10.0.2.15/24}" dev eth0
+[ -n "${ADDRESS:-}" ] || ip route add default via 10.0.2.2
 iscsid -f >/run/iscsid.log 2>&1 &
 sleep 1
 sh /scenario

@@ -118,6 +118,12 @@ const LANES: &[Lane] = &[
         run: guest::run,
     },
     Lane {
+        name: "multipath",
+        about: "a Linux kernel with dm-multipath over three copies whose primary dies twenty times",
+        default: false,
+        run: guest::multipath::run,
+    },
+    Lane {
         name: "bench",
         about: "4 KiB reads and writes beside tgt, as ratios; judges nothing",
         default: false,

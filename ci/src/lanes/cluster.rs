@@ -5,8 +5,8 @@
 //! nothing stale is read (I2), nobody serves beside the primary (I3), and hosts go on when the faults stop (I9).
 
 mod hosts;
-mod net;
-mod nodes;
+pub(crate) mod net;
+pub(crate) mod nodes;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -4,6 +4,8 @@
 //! `CHECK` lines; `HOST` lines ask this side to act: to look at the space in use around an fstrim, to kill the volume
 //! server. Nothing in the guest reaches beyond this machine's loopback (QEMU's user mode network).
 
+pub(crate) mod multipath;
+
 use super::Context;
 use crate::report::Report;
 use crate::server::{Server, free_ports};
@@ -139,6 +141,11 @@ struct Guest {
 
 impl Guest {
     fn boot(image: &Path, words: &str) -> Result<Guest, String> {
+        Guest::boot_on("user,id=n0", Stdio::null(), image, words)
+    }
+
+    /// Boots with a network of QEMU's `-netdev` words; what is written to its input is typed on its console.
+    fn boot_on(network: &str, input: Stdio, image: &Path, words: &str) -> Result<Guest, String> {
         let append = format!("console=ttyS0 quiet panic=-1 {words}");
         let qemu = Command::new("qemu-system-x86_64")
             .args([
@@ -151,18 +158,13 @@ impl Guest {
                 "-nographic",
                 "-no-reboot",
             ])
-            .args([
-                "-netdev",
-                "user,id=n0",
-                "-device",
-                "virtio-net-pci,netdev=n0",
-            ])
+            .args(["-netdev", network, "-device", "virtio-net-pci,netdev=n0"])
             .arg("-kernel")
             .arg(image.join("vmlinuz"))
             .arg("-initrd")
             .arg(image.join("initrd.gz"))
             .args(["-append", &append])
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -15,6 +15,9 @@ const BOUND: Duration = Duration::from_secs(20);
 /// Last byte of the lane's own address.
 const LANE: u8 = 254;
 
+/// Last byte of the address of a virtual machine on the bridge.
+const GUEST: u8 = 200;
+
 /// Who sends or receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Party {
@@ -88,6 +91,15 @@ impl Net {
             .to_vec()
     }
 
+    /// Plugs a virtual machine into the bridge. Gives its interface, and the address with its length that it is to take.
+    pub(crate) fn guest(&self) -> Result<(String, String), String> {
+        let tap = format!("{}t", self.tag);
+        ip(&["tuntap", "add", "dev", &tap, "mode", "tap"])?;
+        ip(&["link", "set", &tap, "master", &self.bridge(), "up"])?;
+        let address = Ipv4Addr::new(10, 213, self.third, GUEST);
+        Ok((tap, format!("{address}/24")))
+    }
+
     /// From now on nothing that `from` sends reaches `to`. At least one of them is a node.
     pub(crate) fn cut(&self, from: Party, to: Party) -> Result<(), String> {
         match (from, to) {
@@ -138,6 +150,7 @@ impl Drop for Net {
             // What was not made cannot be deleted; the rest goes.
             let _ = ip(&["netns", "del", &self.space(node)]);
         }
+        let _ = ip(&["link", "del", &format!("{}t", self.tag)]);
         let _ = ip(&["link", "del", &self.bridge()]);
     }
 }
