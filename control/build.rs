@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/holdfast.proto",
         "proto/agents.proto",
         "proto/members.proto",
+        "proto/operations.proto",
         "proto/masters.proto",
     ];
     let files = protox::compile(files, ["proto"])?;

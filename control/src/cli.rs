@@ -4,6 +4,7 @@
 //! standard error. The exit code says what kind of end it was.
 
 mod client;
+mod operations;
 mod render;
 mod store;
 
@@ -50,7 +51,7 @@ pub enum Command {
     /// Make, look at, change and remove volumes.
     #[command(subcommand, visible_alias = "v")]
     Volume(VolumeCommand),
-    /// Look at nodes and their stores.
+    /// Look at nodes and their stores, empty and remove them.
     #[command(subcommand, visible_alias = "n")]
     Node(NodeCommand),
     /// Look at, add and remove masters.
@@ -125,6 +126,17 @@ pub enum VolumeCommand {
         #[arg(long, required = true)]
         accept_data_loss: bool,
     },
+    /// Change the number of copies, the durability or the size while hosts are served.
+    Set {
+        /// The volume's name.
+        name: VolumeName,
+        /// What to change.
+        #[command(flatten)]
+        options: SetOptions,
+    },
+    /// Add a copy, or give one up.
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
     /// Replace who may log in; without options: everybody.
     Access {
         /// The volume's name.
@@ -132,6 +144,49 @@ pub enum VolumeCommand {
         /// Who may log in.
         #[command(flatten)]
         access: AccessOptions,
+    },
+}
+
+/// What of a volume can change while hosts are served.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub struct SetOptions {
+    /// Copies wanted, 1 to 3: missing ones are made and filled, the least useful leave.
+    #[arg(long, value_name = "COPIES")]
+    pub rf: Option<u8>,
+    /// When a write is acknowledged: sync_all, sync_quorum or best_effort. What was acknowledged before
+    /// keeps the promise it was given.
+    #[arg(long, value_name = "MODE")]
+    pub durability: Option<Durability>,
+    /// A greater size; waits until hosts can use it. Hosts notice it after a rescan.
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Raise --rf also when there are too few nodes now; the copies follow when there are.
+    #[arg(long, requires = "rf")]
+    pub allow_degraded: bool,
+}
+
+/// Verbs of a volume's copies.
+#[derive(Debug, Subcommand)]
+pub enum ReplicaCommand {
+    /// Make one copy more; raises rf when there are as many as wanted.
+    Add {
+        /// The volume's name.
+        volume: VolumeName,
+        /// Name or id of the node; chosen by free space when left out.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+    },
+    /// Give the copy on a node up.
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The volume's name.
+        volume: VolumeName,
+        /// Name or id of the node.
+        node: String,
+        /// Also when fewer in-sync copies than rf are left: rf is lowered. Never the last one.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -179,6 +234,34 @@ pub enum NodeCommand {
     /// List all nodes with their stores.
     #[command(visible_alias = "ls")]
     List,
+    /// Put no new copies on a node.
+    Cordon {
+        /// Its name or id.
+        node: String,
+    },
+    /// Take back cordon and drain.
+    Uncordon {
+        /// Its name or id.
+        node: String,
+    },
+    /// Cordon a node and empty it: primaries move first, then each copy is made on another node. Waits;
+    /// exit code 5 when a copy has no place to go.
+    Drain {
+        /// Its name or id.
+        node: String,
+        /// Do not wait until it is empty.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Forget a node that is stopped and empty.
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Its name or id.
+        node: String,
+        /// For a dead node: let go of its copies where other copies have everything.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Verbs of masters.
@@ -305,10 +388,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Store(command) => store::run(command, cli.json),
         Command::Volume(command) => volume(cli, command),
-        Command::Node(NodeCommand::List) => {
-            let reply = client::Client::connect(&cli.control)?.list_nodes()?;
-            print_text(&render::nodes(&reply, cli.json))
-        }
+        Command::Node(command) => operations::node(cli, command),
         Command::Master(command) => master(cli, command),
         Command::Event(EventCommand::List) => {
             let reply = client::Client::connect(&cli.control)?.list_events()?;
@@ -380,6 +460,8 @@ fn volume(cli: &Cli, command: &VolumeCommand) -> Result<(), Failure> {
             let volume = connect()?.force_promote(name, node, *accept_data_loss)?;
             print_text(&render::volume(&volume, cli.json))
         }
+        VolumeCommand::Set { name, options } => operations::set(cli, name, options),
+        VolumeCommand::Replica(command) => operations::replica(cli, command),
         VolumeCommand::Access { name, access } => {
             let access = access.read()?;
             let volume = connect()?.set_access(name, &access)?;
@@ -474,9 +556,13 @@ fn refused(error: AccessError) -> Failure {
 /// Says on standard error what may be lost.
 fn warn(may_lose: &str) {
     if !may_lose.is_empty() {
-        // Nobody is left to be told when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "holdfast: warning: {may_lose}");
+        say(&format!("warning: {may_lose}"));
     }
+}
+
+fn say(message: &str) {
+    // Nobody is left to be told when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "holdfast: {message}");
 }
 
 fn print_text(text: &str) -> Result<(), Failure> {

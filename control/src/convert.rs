@@ -510,6 +510,9 @@ fn node_to(seen: &NodeView) -> proto::Node {
         peer_address: node.peer_address.clone(),
         cordoned: node.cordoned,
         agent_connected: seen.heard,
+        draining: node.draining,
+        copies: u32::try_from(seen.copies).unwrap_or(u32::MAX),
+        drain_obstacle: seen.obstacle.clone(),
     }
 }
 

@@ -66,6 +66,21 @@ pub const MASTER_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Requests queued towards the master.
 pub const MASTER_QUEUE: usize = 256;
 
+/// Copies of a volume that may be wanted at most.
+pub const VOLUME_COPIES_MAX: u8 = 3;
+
+/// Between two steps of repair for one volume.
+pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two moves of one volume's primary off drained nodes; hosts notice each.
+pub const MOVE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Copies that are filled at the same time before repair makes another one.
+pub const RESYNCS_MAX: usize = 8;
+
+/// A deletion waits so long for a node that is away; the tombstone does the rest when it is back.
+pub const DELETION_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Volumes in the registry at most.
 pub const VOLUMES_MAX: usize = 4096;
 

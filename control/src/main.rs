@@ -6,7 +6,7 @@
 use clap::Parser;
 use holdfast_control::master::{Lead, leading};
 use holdfast_control::raft::{Group, Timing};
-use holdfast_control::registry::database::{Identities, Registry};
+use holdfast_control::registry::database::{Identities, Registry, StorageError};
 use holdfast_control::{agent, limits, service};
 use holdfast_core::id::{ClusterId, NodeId};
 use std::io::IsTerminal;
@@ -48,6 +48,40 @@ struct Options {
     /// Failure domain: no two copies of a volume go to the same zone.
     #[arg(long, value_name = "ZONE", default_value = "")]
     zone: String,
+    /// Copies whose node is gone for so long are made anew on other nodes: 90s, 10m, 2h. Only the leading
+    /// master's counts; give all masters the same.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "HOLDFAST_REPLACE_AFTER",
+        default_value = "10m"
+    )]
+    replace_after: Delay,
+}
+
+/// A duration on the command line.
+#[derive(Clone, Copy)]
+struct Delay(Duration);
+
+impl std::str::FromStr for Delay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Delay, String> {
+        let wrong = || format!("'{text}' is not a duration like 90s, 10m or 2h");
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let seconds = match &text[digits.len()..] {
+            "s" => number.checked_mul(1),
+            "m" => number.checked_mul(60),
+            "h" => number.checked_mul(3600),
+            _ => None,
+        };
+        let seconds = seconds.ok_or_else(wrong)?;
+        if seconds == 0 {
+            return Err("at least 1s: a node that restarts is not gone".to_owned());
+        }
+        Ok(Delay(Duration::from_secs(seconds)))
+    }
 }
 
 fn main() -> ExitCode {
@@ -146,14 +180,11 @@ async fn serve(options: Options) -> Result<(), String> {
     tell(sd_notify::NotifyState::Ready);
     let heartbeat = sd_notify::watchdog_enabled().map(|patience| tokio::spawn(beat(patience)));
     let result = match group {
-        Some(group) => leading::lead(group, lead_sender, stopped(stopping)).await,
-        None => {
-            tokio::select! {
-                () = stopped(stopping) => {}
-                () = tell_leader(leader_seen, lead_sender) => {}
-            }
-            Ok(())
+        Some(group) => {
+            let delay = options.replace_after.0;
+            leading::lead(group, lead_sender, delay, stopped(stopping)).await
         }
+        None => follow(leader_seen, lead_sender, stopping).await,
     };
     // Either a signal or a storage error: nobody is left to decide, so all stop.
     stop.send_replace(true);
@@ -198,6 +229,19 @@ fn targets(options: &Options) -> Vec<String> {
         });
     }
     vec![format!("http://{own}")]
+}
+
+/// A process without a master: until it is to stop.
+async fn follow(
+    seen: watch::Receiver<String>,
+    lead: watch::Sender<Lead>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), StorageError> {
+    tokio::select! {
+        () = stopped(stopping) => {}
+        () = tell_leader(seen, lead) => {}
+    }
+    Ok(())
 }
 
 /// Callers that come here are sent on to the leader that the agent found.

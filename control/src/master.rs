@@ -5,13 +5,15 @@
 //! goes away interrupts nothing. The task lives for one reign (`leading`): it ends with it, or when the
 //! fate of a commit is unknown. A storage error ends the process (see `registry::database`). Waiting for an effect is the caller's business, on the published view.
 //!
-//! Modules: `task` is the loop, `nodes` the agents, `reigns` drives the coordinators of replicated
-//! volumes.
+//! Modules: `task` is the loop, `nodes` the agents, `reigns` drives the coordinators, `repairs` makes and
+//! moves copies, `wishes` is what people ask of copies and nodes.
 
 pub mod leading;
 mod nodes;
 mod reigns;
+mod repairs;
 mod task;
+mod wishes;
 
 use crate::access::Access;
 use crate::name::VolumeName;
@@ -109,6 +111,62 @@ pub struct ProposalResult {
     pub in_sync: Vec<StoreId>,
 }
 
+/// What a person asks of a volume's copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyWish {
+    /// One more, on this node if it is named.
+    Add {
+        /// Name or id.
+        node: Option<String>,
+    },
+    /// The one on this node leaves.
+    Remove {
+        /// Name or id.
+        node: String,
+        /// Fewer than promised may be left.
+        force: Force,
+    },
+    /// Another number.
+    SetCopies {
+        /// How many.
+        rf: u8,
+        /// Also when there is no place for them yet.
+        degraded: bool,
+    },
+    /// Another durability.
+    SetDurability(Durability),
+    /// A greater size.
+    Grow {
+        /// In bytes.
+        size_bytes: u64,
+    },
+}
+
+/// What a person asks of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeWish {
+    /// It gets no new copies.
+    Cordon,
+    /// It is as any other again.
+    Uncordon,
+    /// It gives its copies away.
+    Drain,
+    /// It is forgotten.
+    Remove {
+        /// Also with copies, when it is dead.
+        force: Force,
+    },
+}
+
+/// Whether a person insists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+}
+
 /// Messages for an agent.
 pub type ToAgent = mpsc::Sender<proto::MasterMessage>;
 
@@ -118,12 +176,16 @@ enum Request {
     Delete(VolumeName, Caller, Registered),
     Move(VolumeName, String, Caller, Registered),
     ForcePromote(VolumeName, String, Caller, Registered),
+    Copies(VolumeName, CopyWish, Caller, Registered),
+    Node(String, NodeWish, Caller, RegisteredNode),
     Join(Joining, ToAgent, oneshot::Sender<Result<u64, Refusal>>),
     Agent(NodeId, u64, Option<Box<LinkEvent>>),
     Left(NodeId, u64),
 }
 
 type Registered = oneshot::Sender<Result<VolumeId, Refusal>>;
+
+type RegisteredNode = oneshot::Sender<Result<NodeId, Refusal>>;
 
 /// The master is gone: it leads no more, or the process is about to stop.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -189,6 +251,28 @@ impl Handle {
             .await
     }
 
+    /// Registers another wish about a volume's copies.
+    pub async fn copies(
+        &self,
+        name: VolumeName,
+        wish: CopyWish,
+        caller: Caller,
+    ) -> Result<VolumeId, Refusal> {
+        self.ask(|answer| Request::Copies(name, wish, caller, answer))
+            .await
+    }
+
+    /// Registers a wish about a node, named or by id.
+    pub async fn node(
+        &self,
+        node: String,
+        wish: NodeWish,
+        caller: Caller,
+    ) -> Result<NodeId, Refusal> {
+        self.ask(|answer| Request::Node(node, wish, caller, answer))
+            .await
+    }
+
     /// An agent wants in: a number for the session, or why not.
     pub async fn join(
         &self,
@@ -223,7 +307,10 @@ impl Handle {
         self.requests.closed().await;
     }
 
-    async fn ask(&self, request: impl FnOnce(Registered) -> Request) -> Result<VolumeId, Refusal> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
+    ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         let stopping = |_| Refusal::with(RefusalKind::Unavailable, Stopped.to_string());
         self.requests

@@ -103,6 +103,8 @@ pub struct Node {
     pub portals: Vec<String>,
     /// It gets no new copies.
     pub cordoned: bool,
+    /// The copies that it has go to other nodes; implies `cordoned`.
+    pub draining: bool,
 }
 
 /// One line of the audit.
@@ -131,6 +133,8 @@ pub enum Change {
     PutStore(Store),
     /// Add or replace a node.
     PutNode(Node),
+    /// Forget a node and its stores; one that comes back is a new one.
+    ForgetNode(NodeId),
 }
 
 /// Kinds of [`Refusal`].
@@ -188,6 +192,21 @@ pub enum Creation {
     Existing(VolumeId),
     /// To be stored.
     Fresh(Box<Volume>),
+}
+
+/// A copy that a node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// The volume's name.
+    pub name: String,
+    /// On which store.
+    pub store: StoreId,
+    /// It has every acknowledged write.
+    pub in_sync: bool,
+    /// No other copy has.
+    pub only: bool,
 }
 
 /// Everything in the registry.
@@ -289,6 +308,36 @@ impl State {
         served.count()
     }
 
+    /// The volumes with a copy on a store, in force or still to be removed.
+    pub fn copies_on(&self, store: StoreId) -> impl Iterator<Item = &Volume> {
+        let held = move |volume: &&Volume| {
+            volume.replica(store).is_some() || volume.retired.contains(&store)
+        };
+        self.volumes.values().filter(held)
+    }
+
+    /// The copies in force on a node's stores.
+    pub fn copies_of(&self, node: NodeId) -> Vec<Held> {
+        let mut held = Vec::new();
+        for volume in self.volumes.values() {
+            let here = volume.replicas.iter();
+            for copy in here.filter(|copy| self.node_of(copy.store) == Some(node)) {
+                let others = volume
+                    .in_sync()
+                    .filter(|store| *store != copy.store)
+                    .count();
+                held.push(Held {
+                    volume: volume.id,
+                    name: volume.name.to_string(),
+                    store: copy.store,
+                    in_sync: copy.in_sync,
+                    only: copy.in_sync && others == 0,
+                });
+            }
+        }
+        held
+    }
+
     /// The node that a store was last seen on.
     pub fn node_of(&self, store: StoreId) -> Option<NodeId> {
         self.stores.get(&store).map(|store| store.node)
@@ -383,6 +432,27 @@ impl State {
         }))
     }
 
+    /// Decides about a greater size; `None` when it is so already.
+    pub fn grow(&self, name: &VolumeName, size_bytes: u64) -> Result<Option<Volume>, Refusal> {
+        let volume = self.volume(name)?;
+        if volume.deleting {
+            return Err(being_deleted(name));
+        }
+        check_size(size_bytes)?;
+        if size_bytes < volume.size_bytes {
+            let (is, asked) = (Size(volume.size_bytes), Size(size_bytes));
+            let message = format!(
+                "volume '{name}' has {is} and does not shrink to {asked}: what lies behind would be lost"
+            );
+            return Err(Refusal::with(RefusalKind::Invalid, message));
+        }
+        Ok((size_bytes > volume.size_bytes).then(|| Volume {
+            size_bytes,
+            revision: volume.revision + 1,
+            ..volume.clone()
+        }))
+    }
+
     /// Decides about a deletion; `None` when it is under way already.
     pub fn delete(&self, name: &VolumeName) -> Result<Option<Volume>, Refusal> {
         let volume = self.volume(name)?;
@@ -424,6 +494,14 @@ impl State {
         if !left.replicas.is_empty() || !left.retired.is_empty() {
             return vec![Change::PutVolume(left)];
         }
+        self.bury(id, at_ms)
+    }
+
+    /// The end of a volume, wherever copies of it may still be: there they are removed when seen.
+    pub fn bury(&self, id: VolumeId, at_ms: u64) -> Vec<Change> {
+        let Some(volume) = self.volumes.get(&id) else {
+            return Vec::new();
+        };
         let forget = self
             .oldest_tombstone_over_limit()
             .map(Change::ForgetTombstone);
@@ -475,6 +553,10 @@ impl State {
             }
             Change::PutNode(node) => {
                 self.nodes.insert(node.id, node.clone());
+            }
+            Change::ForgetNode(id) => {
+                self.nodes.remove(id);
+                self.stores.retain(|_, store| store.node != *id);
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod agents;
 mod members;
+mod operations;
 
 use crate::convert::{self, status_to};
 use crate::limits::{CHANGE_WAIT, CREATE_WAIT, LEAD_WAIT, SHUTDOWN_WAIT, STORES_WAIT};
@@ -63,6 +64,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(agents::service(lead.clone()))
         .add_service(members::service(lead.clone(), group.clone()))
+        .add_service(operations::service(lead.clone()))
         .add_optional_service(group.as_ref().map(Group::service))
         .add_service(Server::new(Service { lead }))
         .serve_with_incoming_shutdown(incoming, stop);
@@ -345,12 +347,13 @@ fn name(text: &str) -> Result<VolumeName, Status> {
 }
 
 fn not_in_time(name: &VolumeName, what: &str, seen: &VolumeView) -> Status {
-    let reason = &seen.status.reason;
-    let reason = if reason.is_empty() {
-        "the volume server has not answered"
-    } else {
-        reason
-    };
+    let reasons = [
+        seen.status.reason.clone(),
+        seen.degraded(),
+        "the volume server has not answered".into(),
+    ];
+    let reason = reasons.into_iter().find(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or_default();
     Status::unavailable(format!(
         "volume '{name}' {what} as soon as it can be: {reason}; `holdfast volume status {name}` \
          tells how it is"

@@ -26,6 +26,10 @@ pub struct VolumeView {
     pub primary_node: String,
     /// Its copies.
     pub copies: Vec<CopyView>,
+    /// Why a copy that it should have is not made; empty: none is missing, or it is on its way.
+    pub obstacle: String,
+    /// Bytes that the primary serves, as last reported.
+    pub served_bytes: u64,
 }
 
 /// A copy and how it is.
@@ -62,6 +66,10 @@ pub struct NodeView {
     pub stores: Vec<StoreView>,
     /// Volumes that the registry does not know.
     pub unknown: Vec<VolumeId>,
+    /// Copies that it has, those that are to be removed included.
+    pub copies: usize,
+    /// Why copies cannot leave a node that is drained; empty: none is left, or they are on their way.
+    pub obstacle: String,
 }
 
 /// A store and how it is.
@@ -99,6 +107,8 @@ pub struct Sources<'a> {
     pub heard: &'a BTreeSet<NodeId>,
     /// Why no copy of a volume can reign.
     pub closed: &'a BTreeMap<VolumeId, String>,
+    /// Why wanted copies are not made.
+    pub obstacles: &'a BTreeMap<VolumeId, String>,
 }
 
 impl VolumeView {
@@ -120,9 +130,11 @@ impl VolumeView {
                 reason => format!("{} is {}: {reason}", copy.node_name, copy.state),
             })
             .collect();
-        let missing = match poor.is_empty() {
-            true => "no place for more was found".to_owned(),
-            false => poor.join("; "),
+        let obstacle = Some(self.obstacle.clone()).filter(|obstacle| !obstacle.is_empty());
+        let reasons: Vec<_> = poor.into_iter().chain(obstacle).collect();
+        let missing = match reasons.is_empty() {
+            true => "another one is about to be made".to_owned(),
+            false => reasons.join("; "),
         };
         format!("{good} of {wanted} copies are in sync: {missing}")
     }
@@ -221,6 +233,12 @@ fn volume_view(volume: &Volume, sources: Sources<'_>) -> VolumeView {
             .node_of(volume.primary)
             .map_or_else(String::new, |node| state.node_name(node)),
         copies,
+        obstacle: sources
+            .obstacles
+            .get(&volume.id)
+            .cloned()
+            .unwrap_or_default(),
+        served_bytes: reported.map_or(0, |reported| reported.size_bytes),
     }
 }
 
@@ -313,13 +331,24 @@ fn copy_state(
 }
 
 fn node_view(node: &Node, sources: Sources<'_>) -> NodeView {
-    let reconciler = sources.reconciler;
+    let Sources {
+        state, reconciler, ..
+    } = sources;
+    let stores = state.stores.values().filter(|store| store.node == node.id);
+    let copies = stores.map(|store| state.copies_on(store.id).count()).sum();
+    let held = state.copies_of(node.id);
+    let obstacle = held.iter().find_map(|held| {
+        let obstacle = sources.obstacles.get(&held.volume)?;
+        Some(format!("volume {}: {obstacle}", held.name))
+    });
     NodeView {
         node: node.clone(),
         heard: sources.heard.contains(&node.id),
         server: reconciler.server(node.id).cloned(),
         stores: store_views(node.id, sources.state, reconciler),
         unknown: reconciler.unknown(node.id).collect(),
+        copies,
+        obstacle: obstacle.filter(|_| node.draining).unwrap_or_default(),
     }
 }
 

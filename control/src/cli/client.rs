@@ -10,6 +10,7 @@ use crate::limits::{CHANGE_WAIT, CREATE_WAIT, MEMBERSHIP_WAIT, STORES_WAIT};
 use crate::name::VolumeName;
 use crate::proto::control_client::ControlClient;
 use crate::proto::members_client::MembersClient;
+use crate::proto::operations_client::OperationsClient;
 use crate::proto::{self, Volume};
 use crate::service::{ACTOR_KEY, LEADER_KEY, REQUEST_ID_KEY};
 use crate::size::Size;
@@ -212,6 +213,66 @@ impl Client {
         let deadline = MEMBERSHIP_WAIT * 2 + ANSWER;
         self.call(message, deadline, |channel, request| async move {
             MembersClient::new(channel).remove_master(request).await
+        })
+    }
+
+    pub(super) fn add_replica(&mut self, name: &VolumeName, node: &str) -> Result<Volume, Failure> {
+        let message = proto::AddReplicaRequest {
+            name: name.to_string(),
+            node: node.to_owned(),
+        };
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |channel, request| async move { OperationsClient::new(channel).add_replica(request).await },
+        )
+    }
+
+    pub(super) fn remove_replica(
+        &mut self,
+        name: &VolumeName,
+        node: &str,
+        force: bool,
+    ) -> Result<Volume, Failure> {
+        let message = proto::RemoveReplicaRequest {
+            name: name.to_string(),
+            node: node.to_owned(),
+            force,
+        };
+        self.call(
+            message,
+            CHANGE_WAIT + ANSWER,
+            |channel, request| async move {
+                OperationsClient::new(channel).remove_replica(request).await
+            },
+        )
+    }
+
+    pub(super) fn set_volume(
+        &mut self,
+        message: proto::SetVolumeRequest,
+    ) -> Result<Volume, Failure> {
+        // Size, copies and durability one after the other.
+        self.call(
+            message,
+            CHANGE_WAIT * 3 + ANSWER,
+            |channel, request| async move { OperationsClient::new(channel).set_volume(request).await },
+        )
+    }
+
+    pub(super) fn change_node(
+        &mut self,
+        node: &str,
+        change: proto::NodeChange,
+        force: bool,
+    ) -> Result<proto::ListNodesReply, Failure> {
+        let message = proto::ChangeNodeRequest {
+            node: node.to_owned(),
+            change: change.into(),
+            force,
+        };
+        self.call(message, ANSWER, |channel, request| async move {
+            OperationsClient::new(channel).change_node(request).await
         })
     }
 

@@ -98,7 +98,7 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
         ("store", volume.store_id.clone()),
         ("epoch", volume.epoch.to_string()),
     ]);
-    if volume.rf > 1 {
+    if volume.rf > 1 || volume.replicas.len() > 1 {
         lines.extend([
             ("copies", format!("{} wanted", volume.rf)),
             ("durability", volume.durability.clone()),
@@ -200,8 +200,13 @@ pub(super) fn nodes(reply: &proto::ListNodesReply, as_json: bool) -> String {
             ("node", format!("{} ({})", node.name, node.id)),
             ("state", node_state(node).to_owned()),
             ("portals", node.portals.join(" ")),
+            ("copies", node.copies.to_string()),
         ]));
-        let more = [("zone", &node.zone), ("peers", &node.peer_address)];
+        let more = [
+            ("zone", &node.zone),
+            ("peers", &node.peer_address),
+            ("not emptied", &node.drain_obstacle),
+        ];
         for (name, value) in more.into_iter().filter(|(_, value)| !value.is_empty()) {
             text.push_str(&fields(&[(name, value.clone())]));
         }
@@ -392,6 +397,9 @@ fn node_json(reply: &proto::ListNodesReply, node: &proto::Node) -> Value {
         "zone": node.zone,
         "peer_address": node.peer_address,
         "cordoned": node.cordoned,
+        "draining": node.draining,
+        "copies": node.copies,
+        "drain_obstacle": node.drain_obstacle,
         "stores": stores.collect::<Vec<_>>(),
         "unknown_volumes": node.unknown_volumes,
     })
@@ -408,10 +416,12 @@ fn state(volume: &proto::Volume) -> &'static str {
 }
 
 fn node_state(node: &proto::Node) -> &'static str {
-    match (node.connected, node.cordoned) {
-        (false, _) => "offline",
-        (true, true) => "cordoned",
-        (true, false) => "online",
+    match (node.connected, node.draining, node.cordoned) {
+        (false, ..) => "offline",
+        (true, true, _) if node.copies == 0 => "drained",
+        (true, true, _) => "draining",
+        (true, false, true) => "cordoned",
+        (true, false, false) => "online",
     }
 }
 

@@ -7,12 +7,14 @@ use super::{Lead, Master};
 use crate::limits::{EVENTS_MAX, REIGN_RETRY};
 use crate::raft::{CommitError, Group, Role};
 use crate::registry::database::StorageError;
+use std::time::Duration;
 use tokio::sync::watch;
 
-/// Runs until `stop` resolves or the registry fails, then leaves the group.
+/// Copies whose node is gone for `replace_after` are made anew elsewhere. Runs until `stop` resolves or the registry fails, then leaves the group.
 pub async fn lead(
     group: Group,
     lead: watch::Sender<Lead>,
+    replace_after: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), StorageError> {
     tokio::pin!(stop);
@@ -36,7 +38,7 @@ pub async fn lead(
                 };
                 tokio::select! {
                     () = &mut stop => break,
-                    ended = reign(&group, &lead, over) => ended?,
+                    ended = reign(&group, &lead, replace_after, over) => ended?,
                 }
                 Some(REIGN_RETRY)
             }
@@ -56,6 +58,7 @@ pub async fn lead(
 async fn reign(
     group: &Group,
     lead: &watch::Sender<Lead>,
+    replace_after: Duration,
     over: impl Future<Output = ()>,
 ) -> Result<(), StorageError> {
     match group.confirm().await {
@@ -69,6 +72,7 @@ async fn reign(
     let audit = group.audit(EVENTS_MAX).await?;
     let (master, handle) = Master::start(group.clone(), applied, audit);
     lead.send_replace(Lead::Here(handle));
+    let master = master.replacing_after(replace_after);
     let ended = master.run(over).await;
     lead.send_replace(Lead::Elsewhere(String::new()));
     match ended {

@@ -142,7 +142,7 @@ impl Master {
         self.on_copies_reported(node).await
     }
 
-    async fn drop_session(&mut self, node: NodeId) -> Result<(), StorageError> {
+    pub(super) async fn drop_session(&mut self, node: NodeId) -> Result<(), StorageError> {
         self.sessions.remove(&node);
         self.note(format!("node {} left", self.state.node_name(node)));
         self.reconcile(Event::Disconnected(node)).await
@@ -151,6 +151,19 @@ impl Master {
     fn is_present(&self, node: NodeId, number: u64) -> bool {
         let session = self.sessions.get(&node);
         session.is_some_and(|session| session.number == number)
+    }
+
+    /// For how long nothing was heard of the node's volume server; `None`: it is heard.
+    pub(super) fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        let now = self.now();
+        let silence = match self.sessions.get(&node) {
+            Some(session) if session.server_down || session.stands_still(now) => {
+                now.saturating_sub(session.server_heard)
+            }
+            Some(_) => return None,
+            None => self.reigns.agent_silence(now, node),
+        };
+        Some(silence)
     }
 
     /// Queues a message for the volume server behind an agent; one that takes none is cut off.
@@ -180,6 +193,7 @@ impl Master {
             peer_address: known.map_or_else(String::new, |node| node.peer_address.clone()),
             portals: known.map_or_else(Vec::new, |node| node.portals.clone()),
             cordoned: known.is_some_and(|node| node.cordoned),
+            draining: known.is_some_and(|node| node.draining),
         };
         self.put_node(node).await
     }

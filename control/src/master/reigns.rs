@@ -1,9 +1,9 @@
-//! Drives the coordinators: one for each volume with several copies.
+//! Drives the coordinators: one for each volume.
 //!
 //! It feeds them what is heard and performs what they want: fences over the link, commits as a
 //! compare-and-set in the registry, answers. It decides nothing about who reigns. A coordinator exists
-//! from the moment that every first copy is confirmed until the volume is deleted; before that the
-//! primary's proposals are refused as premature.
+//! from the moment that every first copy is confirmed until the volume is deleted, also for one copy,
+//! which may become several; before that the primary's proposals are refused as premature.
 
 use super::{Caller, Master, Proposal, ProposalResult, Registered};
 use crate::convert;
@@ -86,6 +86,30 @@ impl Reigns {
         closed.collect()
     }
 
+    /// All of them.
+    pub(super) fn coordinators(&self) -> impl Iterator<Item = (&VolumeId, &Coordinator)> {
+        self.coordinators.iter()
+    }
+
+    /// That of a volume.
+    pub(super) fn coordinator(&self, id: VolumeId) -> Option<&Coordinator> {
+        self.coordinators.get(&id)
+    }
+
+    /// A node that is not waited for any more.
+    pub(super) fn forget_node(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// For how long the node's agent was not heard; zero while it is.
+    pub(super) fn agent_silence(&self, now: Duration, node: NodeId) -> Duration {
+        match self.nodes.get(&node) {
+            Some(hearing) if hearing.told == Told::Heard => Duration::ZERO,
+            Some(hearing) => now.saturating_sub(hearing.last),
+            None => now,
+        }
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -127,7 +151,7 @@ impl Master {
         self.tell_all(Event::Tick).await
     }
 
-    async fn keep_coordinators(&mut self) -> Result<(), StorageError> {
+    pub(super) async fn keep_coordinators(&mut self) -> Result<(), StorageError> {
         let Master { reigns, state, .. } = self;
         reigns.coordinators.retain(|id, _| {
             let volume = state.volumes.get(id);
@@ -379,13 +403,17 @@ impl Master {
         }
     }
 
-    /// The copy of a replicated volume on a node.
-    fn copy_on(&self, name: &VolumeName, node: &str) -> Result<(VolumeId, StoreId), Refusal> {
+    /// The copy of a volume on a node.
+    pub(super) fn copy_on(
+        &self,
+        name: &VolumeName,
+        node: &str,
+    ) -> Result<(VolumeId, StoreId), Refusal> {
         let volume = self.state.volume(name)?;
         let refused = |message: String| Err(Refusal::with(RefusalKind::Precondition, message));
         if !self.reigns.coordinators.contains_key(&volume.id) {
             return refused(format!(
-                "volume '{name}' has not several copies, or is not complete yet, or is being deleted"
+                "volume '{name}' is not complete yet, or is being deleted"
             ));
         }
         let node_id = self.state.node(node)?;
@@ -399,7 +427,17 @@ impl Master {
         }
     }
 
-    async fn ask(
+    /// Asks the volume's coordinator in this process's own name; it is asked again if need be.
+    pub(super) async fn wish(
+        &mut self,
+        id: VolumeId,
+        request: Request,
+    ) -> Result<(), StorageError> {
+        let event = Event::Request(RequestId(self.reigns.next()), request);
+        self.tell(id, event).await
+    }
+
+    pub(super) async fn ask(
         &mut self,
         volume: VolumeId,
         request: Request,
@@ -572,7 +610,7 @@ impl Master {
 /// What the coordinator of a volume is told; `None` while it has none.
 fn set_of(state: &State, volume: &Volume) -> Option<set::VolumeSet> {
     let incomplete = |replica: &Replica| replica.in_sync && !replica.created;
-    if volume.deleting || !volume.is_shared() || volume.replicas.iter().any(incomplete) {
+    if volume.deleting || volume.replicas.iter().any(incomplete) {
         return None;
     }
     let replica = |replica: &Replica| {
@@ -618,7 +656,7 @@ fn with_set(volume: &Volume, set: &set::VolumeSet) -> Volume {
     changed
 }
 
-fn durability_to(mode: Durability) -> set::Durability {
+pub(super) fn durability_to(mode: Durability) -> set::Durability {
     match mode {
         Durability::SyncAll => set::Durability::SyncAll,
         Durability::SyncQuorum => set::Durability::SyncQuorum,

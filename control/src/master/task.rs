@@ -2,6 +2,7 @@
 
 use super::nodes::Session;
 use super::reigns::Reigns;
+use super::repairs::Repairs;
 use super::{Caller, Handle, Request};
 use crate::access::Access;
 use crate::convert;
@@ -22,12 +23,13 @@ use tokio::sync::{mpsc, watch};
 /// See the parent module's head.
 #[allow(missing_debug_implementations)]
 pub struct Master {
-    group: Group,
+    pub(super) group: Group,
     /// Index of the newest command in `state`.
     version: u64,
     pub(super) state: State,
     pub(super) reconciler: Reconciler,
     pub(super) reigns: Reigns,
+    pub(super) repairs: Repairs,
     pub(super) sessions: BTreeMap<NodeId, Session>,
     pub(super) last_session: u64,
     requests: mpsc::Receiver<Request>,
@@ -51,6 +53,7 @@ impl Master {
             reconciler: &reconciler,
             heard: &Default::default(),
             closed: &Default::default(),
+            obstacles: &Default::default(),
         };
         let view = View::compose(sources, events.iter().cloned().collect());
         let (view, view_receiver) = watch::channel(Arc::new(view));
@@ -66,6 +69,7 @@ impl Master {
             state,
             reconciler,
             reigns,
+            repairs: Repairs::default(),
             sessions: BTreeMap::new(),
             last_session: 0,
             requests,
@@ -74,6 +78,13 @@ impl Master {
             started: Instant::now(),
         };
         (master, handle)
+    }
+
+    /// Replaces copies whose node is gone for so long.
+    #[must_use]
+    pub fn replacing_after(mut self, delay: Duration) -> Master {
+        self.repairs.replace_after = delay;
+        self
     }
 
     /// Serves until `stop` resolves, storage fails, or a commit shows that the reign is over.
@@ -92,7 +103,10 @@ impl Master {
                     Some(request) => self.on_request(request).await?,
                     None => return Ok(()),
                 },
-                _ = tick.tick() => self.reconcile(Event::Look).await?,
+                _ = tick.tick() => {
+                    self.reconcile(Event::Look).await?;
+                    self.repair().await?;
+                }
                 _ = reign_tick.tick() => self.watch_reigns().await?,
             }
         }
@@ -117,6 +131,12 @@ impl Master {
             }
             Request::ForcePromote(name, node, caller, answer) => {
                 self.force_promote(&name, &node, caller, answer).await?;
+            }
+            Request::Copies(name, wish, caller, answer) => {
+                self.copy_wish(&name, wish, caller, answer).await?;
+            }
+            Request::Node(node, wish, caller, answer) => {
+                self.node_wish(&node, wish, caller, answer).await?;
             }
             Request::Join(joining, out, answer) => self.join(joining, out, answer).await?,
             Request::Agent(node, session, event) => {
@@ -192,7 +212,7 @@ impl Master {
         Ok(Ok(id))
     }
 
-    async fn change(
+    pub(super) async fn change(
         &mut self,
         changes: Vec<Change>,
         caller: &Caller,
@@ -275,6 +295,7 @@ impl Master {
             reconciler: &self.reconciler,
             heard: &heard,
             closed: &self.reigns.closed(),
+            obstacles: self.repairs.obstacles(),
         };
         let view = View::compose(sources, self.events.iter().cloned().collect());
         self.view.send_replace(Arc::new(view));
@@ -322,7 +343,7 @@ fn entry(caller: &Caller, what: String) -> Audit {
 }
 
 /// Wall clock for people; nothing is decided by it.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);

@@ -192,6 +192,7 @@ fn node(name: &str) -> Node {
         peer_address: String::new(),
         portals: vec![],
         cordoned: false,
+        draining: false,
     }
 }
 

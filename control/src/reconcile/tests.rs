@@ -97,6 +97,7 @@ fn add_node(state: &mut State, node: NodeId, store: StoreId) {
         peer_address: format!("127.0.0.{}:9481", node.0[0]),
         portals: vec![format!("127.0.0.{}:3260", node.0[0])],
         cordoned: false,
+        draining: false,
     }));
     state.apply(&Change::PutStore(Store {
         id: store,

@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 /// Version of the stored form.
-pub const FORMAT: &str = "holdfast registry 2";
+pub const FORMAT: &str = "holdfast registry 3";
 
 /// Name of the file in its directory.
 pub const FILE_NAME: &str = "registry.redb";
@@ -190,6 +190,19 @@ impl Registry {
                 Change::PutNode(node) => {
                     let bytes = node.encode()?;
                     self.read(nodes.insert(&node.id.0[..], &bytes[..]))?;
+                }
+                Change::ForgetNode(id) => {
+                    self.read(nodes.remove(&id.0[..]))?;
+                    let mut gone = Vec::new();
+                    for row in self.read(stores.iter())? {
+                        let (key, value) = self.read(row)?;
+                        if super::Store::decode(value.value())?.node == *id {
+                            gone.push(key.value().to_vec());
+                        }
+                    }
+                    for store in gone {
+                        self.read(stores.remove(&store[..]))?;
+                    }
                 }
             }
         }

@@ -94,6 +94,7 @@ struct NodeRecord {
     peer_address: String,
     portals: Vec<String>,
     cordoned: bool,
+    draining: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -231,6 +232,7 @@ impl Record for Node {
             peer_address: self.peer_address.clone(),
             portals: self.portals.clone(),
             cordoned: self.cordoned,
+            draining: self.draining,
         })?)
     }
 
@@ -243,6 +245,7 @@ impl Record for Node {
             peer_address: record.peer_address,
             portals: record.portals,
             cordoned: record.cordoned,
+            draining: record.draining,
         })
     }
 }
@@ -277,6 +280,7 @@ pub(crate) enum StoredChange {
     ForgetTombstone(String),
     PutStore(Value),
     PutNode(Value),
+    ForgetNode(String),
 }
 
 /// An audit entry as the masters' log and snapshots have it.
@@ -292,6 +296,7 @@ impl From<&Change> for StoredChange {
             Change::ForgetTombstone(id) => StoredChange::ForgetTombstone(id.to_string()),
             Change::PutStore(store) => StoredChange::PutStore(document(store)),
             Change::PutNode(node) => StoredChange::PutNode(document(node)),
+            Change::ForgetNode(id) => StoredChange::ForgetNode(id.to_string()),
         }
     }
 }
@@ -306,6 +311,7 @@ impl TryFrom<StoredChange> for Change {
             StoredChange::ForgetTombstone(id) => Change::ForgetTombstone(parse("id", &id)?),
             StoredChange::PutStore(value) => Change::PutStore(from_document(&value)?),
             StoredChange::PutNode(value) => Change::PutNode(from_document(&value)?),
+            StoredChange::ForgetNode(id) => Change::ForgetNode(parse("id", &id)?),
         })
     }
 }

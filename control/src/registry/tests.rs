@@ -1,7 +1,8 @@
 //! The registry's decisions.
 
 use super::{
-    Change, Creation, Durability, NewVolume, Policy, RefusalKind, Replica, State, Tombstone, Volume,
+    Change, Creation, Durability, NewVolume, Policy, RefusalKind, Replica, State, Store, Tombstone,
+    Volume,
 };
 use crate::access::Access;
 use crate::placement::StoreSpace;
@@ -252,4 +253,76 @@ fn the_oldest_tombstone_goes_when_there_are_too_many() {
     let changes = state.confirm_removed(volume.id, STORE, u64::MAX);
     assert_eq!(changes[0], Change::ForgetTombstone(VolumeId([0; 16])));
     assert!(matches!(changes[1], Change::BuryVolume(_)));
+}
+
+#[test]
+fn a_volume_grows_and_never_shrinks() {
+    let mut state = state();
+    let volume = add(&mut state, "db", 1);
+    let grow = |bytes| state.grow(&volume.name, bytes);
+    assert_eq!(grow(GIB), Ok(None));
+    let grown = grow(2 * GIB).expect("legal").expect("greater");
+    assert_eq!(
+        (grown.size_bytes, grown.revision),
+        (2 * GIB, volume.revision + 1)
+    );
+    for bytes in [GIB - 4096, 2 * GIB + 1, VOLUME_BYTES_MAX + 4096, 0] {
+        let refused = grow(bytes).expect_err("illegal");
+        assert_eq!(refused.kind, RefusalKind::Invalid, "{bytes}");
+    }
+}
+
+#[test]
+fn a_deletion_can_end_without_the_copies_that_are_away() {
+    let mut state = state();
+    let volume = add(&mut state, "db", 1);
+    let deleted = state
+        .delete(&volume.name)
+        .expect("legal")
+        .expect("a change");
+    state.apply(&Change::PutVolume(deleted));
+    for change in state.bury(volume.id, 5) {
+        state.apply(&change);
+    }
+    assert!(state.volumes.is_empty());
+    assert!(state.tombstones.contains_key(&volume.id)); // What is left is removed when it is seen.
+    assert!(state.bury(volume.id, 6).is_empty());
+}
+
+#[test]
+fn what_a_node_holds_is_told_with_what_its_loss_costs() {
+    let mut state = state();
+    let mut volume = add(&mut state, "db", 1);
+    let node = state.node;
+    let put = |id: StoreId, node: NodeId| {
+        Change::PutStore(Store {
+            id,
+            node,
+            path: "/s".into(),
+            capacity_bytes: GIB,
+        })
+    };
+    let other = StoreId([8; 16]);
+    state.apply(&put(STORE, node));
+    state.apply(&put(other, NodeId([3; 16])));
+    let held = state.copies_of(node);
+    assert_eq!((held.len(), held[0].only), (1, true));
+    volume.replicas.push(Replica {
+        store: other,
+        in_sync: true,
+        created: true,
+        discard: false,
+    });
+    state.apply(&Change::PutVolume(volume.clone()));
+    assert!(!state.copies_of(node)[0].only);
+    volume.replicas[0].in_sync = false;
+    volume.retired.push(StoreId([9; 16]));
+    volume.set_version += 1;
+    state.apply(&Change::PutVolume(volume));
+    let held = state.copies_of(node);
+    assert_eq!((held[0].in_sync, held[0].only), (false, false));
+    assert_eq!(state.copies_on(StoreId([9; 16])).count(), 1); // Still to be removed there.
+    state.apply(&Change::ForgetNode(NodeId([3; 16])));
+    assert_eq!(state.node_of(other), None);
+    assert_eq!(state.node_of(STORE), Some(node));
 }

@@ -73,6 +73,7 @@ fn the_stored_form_keeps_everything() {
             peer_address: "10.0.0.1:9481".into(),
             portals: vec!["10.0.0.1:3260".into()],
             cordoned: true,
+            draining: true,
         }),
     ]);
     command.expects = vec![

@@ -97,6 +97,7 @@ fn everything_is_there_after_a_restart() {
         peer_address: "127.0.0.1:9481".into(),
         portals: vec!["127.0.0.1:3260".into()],
         cordoned: false,
+        draining: false,
     };
     let changes = [
         Change::PutVolume(volume()),
@@ -157,7 +158,7 @@ fn another_format_is_refused() {
     let scratch = Scratch::make();
     let (registry, _) = scratch.open().expect("made");
     let transaction = registry.database.begin_write().expect("begun");
-    let other = &b"holdfast registry 3"[..];
+    let other = &b"holdfast registry 4"[..];
     transaction
         .open_table(META)
         .expect("there")
@@ -166,7 +167,7 @@ fn another_format_is_refused() {
     transaction.commit().expect("durable");
     drop(registry);
     match scratch.open() {
-        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 3"),
+        Err(StorageError::Format { found, .. }) => assert_eq!(found, "holdfast registry 4"),
         other => panic!("{:?}", other.map(|_| ())),
     }
 }
@@ -196,7 +197,7 @@ fn a_second_process_is_refused() {
 /// Bytes on disks of users: another form needs another [`FORMAT`] and a way from the old one.
 #[test]
 fn records_have_exactly_these_bytes() {
-    assert_eq!(FORMAT, "holdfast registry 2");
+    assert_eq!(FORMAT, "holdfast registry 3");
     check(
         &volume(),
         concat!(
@@ -256,10 +257,11 @@ fn records_have_exactly_these_bytes() {
             peer_address: "127.0.0.1:9481".into(),
             portals: vec!["127.0.0.1:3260".into()],
             cordoned: true,
+            draining: false,
         },
         concat!(
             r#"{"id":"03030303-0303-0303-0303-030303030303","name":"n1","zone":"z","#,
-            r#""peer_address":"127.0.0.1:9481","portals":["127.0.0.1:3260"],"cordoned":true}"#
+            r#""peer_address":"127.0.0.1:9481","portals":["127.0.0.1:3260"],"cordoned":true,"draining":false}"#
         ),
     );
     check(
