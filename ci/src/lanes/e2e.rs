@@ -2,6 +2,7 @@
 
 mod clients;
 mod contract;
+mod copies;
 mod service;
 
 use super::Context;
@@ -20,6 +21,7 @@ pub(crate) fn run(context: &Context, report: &mut Report) {
         .iter()
         .chain(service::CASES)
         .chain(clients::CASES)
+        .chain(copies::CASES)
     {
         report.check(name, case(context));
     }
