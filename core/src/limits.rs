@@ -106,6 +106,13 @@ pub const FILL_WINDOW_MAX: usize = 32;
 /// Blocks that one fill or unmap of a resync covers at most.
 pub const FILL_ZEROS_MAX: u32 = 1 << 18;
 
+/// Damaged blocks of one volume that its primary asks other copies for, or a secondary reads for its
+/// primary, at once; one more is refused as busy, or as not there.
+pub const HEALS_MAX: usize = 64;
+
+/// How long a copy that was asked for a damaged block may take, before the next one is asked.
+pub const HEAL_WAIT_MAX: Duration = Duration::from_millis(600);
+
 /// Fences of one volume that wait for the same promise at most.
 pub const FENCES_WAITING_MAX: usize = 16;
 

@@ -178,6 +178,15 @@ pub(crate) const ASIDE_IN_FLIGHT_MAX: usize = 64;
 /// Reads for peers that lack blocks, under way at once in one store; the engine asks for fewer.
 pub(crate) const FILLS_IN_FLIGHT_MAX: usize = 64;
 
+/// Reads for primaries whose own blocks are damaged, under way at once in one store.
+pub(crate) const LENDS_IN_FLIGHT_MAX: usize = 16;
+
+/// Damaged blocks of one store that are being written again at once.
+pub(crate) const REPAIRS_IN_FLIGHT_MAX: usize = 16;
+
+/// Blocks that wait to be written again at most; the others wait until they are read once more.
+pub(crate) const REPAIRS_WAITING_MAX: usize = 256;
+
 /// How long a host's command waits for the leases of its primary.
 pub(crate) const SERVE_WAIT_MAX: Duration = Duration::from_secs(3);
 

@@ -9,7 +9,7 @@ mod view;
 
 use self::view::View;
 use super::status::Status;
-use super::{Assignment, Effect, Event, Opened, Role, Serve, StreamId};
+use super::{Assignment, Effect, Event, NotHealed, Opened, Role, Serve, StreamId};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::{HEARTBEAT, PEER_SILENCE};
 use crate::peer::{Body, DetachReason, Message};
@@ -199,6 +199,26 @@ impl Engine {
                 }
                 let payload = result.ok().flatten();
                 effects.extend(payload.map(release));
+            }
+            Event::Heal {
+                id,
+                volume,
+                block,
+                checksum,
+            } => {
+                let known = self.with(volume, effects, |replica, scope| {
+                    replica.on_heal(id, block, checksum, scope);
+                });
+                if known.is_none() {
+                    let result = Err(NotHealed::NoCopy);
+                    effects.push(Effect::Healed { id, result });
+                }
+            }
+            Event::BlocksRead { id, found } => {
+                self.for_all(effects, |replica, scope| {
+                    replica.on_blocks_read(id, found.as_ref(), scope);
+                });
+                effects.extend(found.map(|found| release(found.payload)));
             }
         }
     }

@@ -13,7 +13,7 @@
 pub mod machine;
 pub mod status;
 
-use crate::block::{BlockRange, StoreOffset};
+use crate::block::{Block, BlockRange, StoreOffset};
 use crate::cluster::set::Durability;
 use crate::id::{NodeId, StoreId, VolumeId};
 use crate::lsn::{Epoch, Lsn};
@@ -36,9 +36,31 @@ pub enum Opened {
     There,
 }
 
-/// A read for a resync; chosen by the engine, repeated in the answer.
+/// A read for another copy; chosen by the engine, repeated in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FillId(pub u64);
+
+/// A request for a damaged block; chosen by the driver, repeated in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HealId(pub u64);
+
+/// Why no other copy gave a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHealed {
+    /// No copy that follows has it, in the bounded time.
+    NoCopy,
+    /// Too many are being asked for.
+    Busy,
+}
+
+/// Blocks that were read, and have the checksums that the chunk map or the log says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The blocks, zeros included.
+    pub payload: PayloadId,
+    /// CRC32C of each, zeros included.
+    pub checksums: Vec<u32>,
+}
 
 /// What is sent behind a message; as long as the message's checksums say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +181,25 @@ pub enum Event {
         /// The blocks, zeros included; `None` when all are zeros.
         result: Result<Option<PayloadId>, RequestError>,
     },
+    /// A block of a shared volume is damaged here: another copy is asked for it. Ends as
+    /// [`Effect::Healed`].
+    Heal {
+        /// Request.
+        id: HealId,
+        /// The volume.
+        volume: VolumeId,
+        /// The block.
+        block: Block,
+        /// What its bytes have to have, by the own chunk map or log.
+        checksum: u32,
+    },
+    /// An [`Effect::ReadBlocks`] ended.
+    BlocksRead {
+        /// Which.
+        id: FillId,
+        /// The blocks; `None` when not all of them are good here.
+        found: Option<Verified>,
+    },
 }
 
 /// What the driver has to do, in this order.
@@ -196,6 +237,22 @@ pub enum Effect {
         volume: VolumeId,
         /// Blocks of one chunk.
         range: BlockRange,
+    },
+    /// Read these blocks as committed, without a lock, and answer with [`Event::BlocksRead`].
+    ReadBlocks {
+        /// Repeated in the answer.
+        id: FillId,
+        /// The volume.
+        volume: VolumeId,
+        /// At most a chunk.
+        range: BlockRange,
+    },
+    /// Answer to [`Event::Heal`].
+    Healed {
+        /// Request.
+        id: HealId,
+        /// The block, with the checksum asked for. It is released right after this effect.
+        result: Result<PayloadId, NotHealed>,
     },
     /// Ask the masters to register this in-sync set. May be lost: it is asked again.
     Propose {

@@ -16,6 +16,7 @@ pub mod defect;
 pub mod filling;
 pub mod follower;
 pub mod following;
+pub mod healing;
 pub mod history;
 pub mod journal;
 pub mod leading;
@@ -26,7 +27,7 @@ pub mod streams;
 
 use crate::block::{Block, BlockRange};
 use crate::cluster::set::Durability;
-use crate::engine::{Fenced, FillId, PayloadRef, Role, StreamId};
+use crate::engine::{Fenced, FillId, HealId, NotHealed, PayloadRef, Role, StreamId};
 use crate::id::StoreId;
 use crate::lsn::{Epoch, Lsn};
 use crate::peer::Body;
@@ -85,7 +86,7 @@ pub struct Scope<'a> {
     pub streams: &'a streams::Streams,
     /// What has to be done, in order.
     pub out: &'a mut Vec<Action>,
-    /// Names reads for a resync.
+    /// Names reads for other copies.
     pub next_fill: &'a mut u64,
     /// A planted defect; never one outside tests.
     pub defect: defect::Planted,
@@ -184,6 +185,20 @@ pub enum Action {
         fill: FillId,
         /// Blocks of one chunk.
         range: BlockRange,
+    },
+    /// Read for a primary whose own blocks are damaged.
+    ReadBlocks {
+        /// Repeated in the answer.
+        read: FillId,
+        /// At most a chunk.
+        range: BlockRange,
+    },
+    /// A request for a damaged block ended.
+    Healed {
+        /// Request.
+        heal: HealId,
+        /// How.
+        result: Result<PayloadId, NotHealed>,
     },
     /// Ask the masters.
     Propose {

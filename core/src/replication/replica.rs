@@ -7,12 +7,16 @@
 use super::defect::Defect;
 use super::follower::State;
 use super::following::{Done, Following};
+use super::healing::{Healing, Lending, Reply};
 use super::journal::Journal;
 use super::leading::Leading;
 use super::streams::{Stream, Streams};
 use super::{Action, Answer, ReplicaId, Scope};
+use crate::block::Block;
 use crate::engine::status::{CopyState, CopyStatus, Status};
-use crate::engine::{Assignment, Fenced, FillId, Member, Role, Serve, StreamId};
+use crate::engine::{
+    Assignment, Fenced, FillId, HealId, Member, NotHealed, Role, Serve, StreamId, Verified,
+};
 use crate::limits::{FENCES_WAITING_MAX, LEASE, LEASE_MARGIN};
 use crate::lsn::{Epoch, Lsn};
 use crate::peer::{Body, DetachReason};
@@ -41,6 +45,10 @@ pub struct Replica {
     fences: Vec<(Tag, Epoch)>,
     promising: Option<Epoch>,
     reason: &'static str,
+    /// As a primary.
+    healing: Healing,
+    /// As a secondary.
+    lending: Lending,
 }
 
 #[derive(Debug)]
@@ -66,6 +74,8 @@ impl Replica {
             fences: Vec::new(),
             promising: None,
             reason: "not assigned since the start",
+            healing: Healing::default(),
+            lending: Lending::default(),
         }
     }
 
@@ -210,7 +220,10 @@ impl Replica {
     /// A stream is gone; `ended` is what it was.
     pub fn on_stream_down(&mut self, id: StreamId, ended: &Stream, scope: &mut Scope<'_>) {
         match &mut self.duty {
-            Duty::Primary(leading) => leading.on_stream_down(id, scope),
+            Duty::Primary(leading) => {
+                leading.on_stream_down(id, scope);
+                self.healing.review(leading, scope);
+            }
             Duty::Secondary(following) => {
                 if following.stream() == Some(id) {
                     self.granted_until = self.granted_until.max(ended.granted_until);
@@ -237,6 +250,17 @@ impl Replica {
             Duty::Primary(leading) => {
                 if let Body::Detach(reason) = body {
                     leading.on_detach(stream, reason, scope);
+                    self.healing.review(leading, scope);
+                } else if let Body::Blocks { id, range, found } = &body
+                    && epoch == leading.epoch()
+                {
+                    let reply = Reply {
+                        id: *id,
+                        range: *range,
+                        found,
+                        payload,
+                    };
+                    self.healing.on_reply(stream, &reply, leading, scope);
                 } else if epoch == leading.epoch() && body != Body::Attach {
                     leading.on_message(stream, body, &self.journal, scope);
                 } else if body == Body::Attach {
@@ -247,6 +271,10 @@ impl Replica {
             Duty::Secondary(following) => {
                 let same = epoch == following.epoch() && epoch >= promised;
                 if same || scope.planted(Defect::IgnoreEpoch) {
+                    if let Body::ReadBlocks { id, range } = body {
+                        self.lending.on_ask(stream, id, range, following, scope);
+                        return payload;
+                    }
                     return following.on_message(stream, body, payload, scope);
                 }
                 if body == Body::Attach {
@@ -339,11 +367,37 @@ impl Replica {
         }
     }
 
+    /// A block is damaged here: another copy is asked for it.
+    pub fn on_heal(&mut self, heal: HealId, block: Block, checksum: u32, scope: &mut Scope<'_>) {
+        match &self.duty {
+            Duty::Primary(leading) => {
+                self.healing.on_heal(heal, block, checksum, leading, scope);
+            }
+            _ => scope.push(Action::Healed {
+                heal,
+                result: Err(NotHealed::NoCopy),
+            }),
+        }
+    }
+
+    /// A read for a primary ended, of this copy or another.
+    pub fn on_blocks_read(
+        &mut self,
+        read: FillId,
+        found: Option<&Verified>,
+        scope: &mut Scope<'_>,
+    ) {
+        if let Duty::Secondary(following) = &self.duty {
+            self.lending.on_read(read, found, following, scope);
+        }
+    }
+
     /// Time passed.
     pub fn on_tick(&mut self, scope: &mut Scope<'_>) {
         self.remember_grants(scope.streams);
         if let Duty::Primary(leading) = &mut self.duty {
             leading.on_tick(scope);
+            self.healing.review(leading, scope);
         }
     }
 
@@ -486,6 +540,8 @@ impl Replica {
     /// Neither serves nor follows any more. `epoch` is what the others are told.
     fn step_down(&mut self, epoch: Epoch, reason: DetachReason, scope: &mut Scope<'_>) {
         self.remember_grants(scope.streams);
+        self.healing.end(scope);
+        self.lending = Lending::default();
         match &mut self.duty {
             Duty::Fenced => return,
             Duty::Secondary(following) => {

@@ -4,10 +4,12 @@
 
 use super::disk::{BlockBytes, Disk, Image, Torn, Write};
 use super::driver::{BlockRead, checksums, recover};
-use crate::block::{BlockRange, StoreOffset};
+use crate::block::{Block, BlockRange, StoreOffset};
 use crate::checksum::crc32c;
 use crate::engine::machine::Engine;
-use crate::engine::{Effect, Event, FillId, PayloadRef, Serve, StreamId};
+use crate::engine::{
+    Effect, Event, FillId, HealId, NotHealed, PayloadRef, Serve, StreamId, Verified,
+};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::BLOCK_BYTES;
 use crate::peer::Message;
@@ -39,6 +41,9 @@ pub struct Node {
     /// Writes and unmaps that did not end: no fill of their blocks is read meanwhile.
     changing: BTreeMap<Tag, (VolumeId, BlockRange)>,
     fills: Vec<(FillId, VolumeId, BlockRange)>,
+    lent: Vec<(FillId, VolumeId, BlockRange)>,
+    /// Answers to [`Node::heal`], since they were last taken.
+    pub healed: Vec<(HealId, Result<Rc<BlockBytes>, NotHealed>)>,
     now: Duration,
     rng: Rng,
 }
@@ -83,6 +88,8 @@ impl Node {
             next_payload: 0,
             changing: BTreeMap::new(),
             fills: Vec::new(),
+            lent: Vec::new(),
+            healed: Vec::new(),
             now,
             rng: Rng::with_seed(seed),
         };
@@ -110,6 +117,7 @@ impl Node {
             self.perform(effect);
         }
         self.read_fills();
+        self.read_lent();
     }
 
     /// A message came, with its data.
@@ -149,6 +157,60 @@ impl Node {
             payload,
         };
         self.event(now, Event::Store(event));
+    }
+
+    /// Asks other copies for a block that is damaged here. False: none is known here by its checksum.
+    pub fn heal(&mut self, now: Duration, id: HealId, volume: VolumeId, block: Block) -> bool {
+        let Some((_, checksum)) = self.place_of(volume, block) else {
+            return false;
+        };
+        let event = Event::Heal {
+            id,
+            volume,
+            block,
+            checksum,
+        };
+        self.event(now, event);
+        true
+    }
+
+    /// Writes what was healed back, when the block is still that one and no one is writing it.
+    pub fn repair(
+        &mut self,
+        now: Duration,
+        tag: Tag,
+        volume: VolumeId,
+        (block, bytes): (Block, Rc<BlockBytes>),
+    ) {
+        let range = BlockRange {
+            first: block,
+            count: 1,
+        };
+        let meets = |(other, changed): &(VolumeId, BlockRange)| {
+            *other == volume && changed.first < range.end() && block < changed.end()
+        };
+        let same = self
+            .place_of(volume, block)
+            .is_some_and(|(_, checksum)| checksum == crc32c(bytes.as_slice()));
+        let serves = self.engine.may_serve(volume, now.max(self.now)) == Serve::Yes;
+        if same && serves && !self.changing.values().any(meets) {
+            self.write(now, tag, volume, range, Vec::from([bytes]));
+        }
+    }
+
+    /// Where a block is stored, and the checksum that it should have.
+    pub fn place_of(&self, volume: VolumeId, block: Block) -> Option<(StoreOffset, u32)> {
+        let range = BlockRange {
+            first: block,
+            count: 1,
+        };
+        let mut lookup = Lookup::default();
+        let store = self.engine.store();
+        store.lookup(volume, range, &mut lookup).ok()?;
+        match lookup.extents[0].location {
+            Location::Stored(place) => Some((place, lookup.checksums[0])),
+            Location::Zero | Location::Bad => None,
+        }
     }
 
     /// Reads for a host: the data is given only if hosts are served after it was fetched.
@@ -258,6 +320,11 @@ impl Node {
             Effect::OpenStream { to, .. } => self.out.push(Out::Open(to)),
             Effect::CloseStream { to } => self.out.push(Out::Close(to)),
             Effect::ReadFill { id, volume, range } => self.fills.push((id, volume, range)),
+            Effect::ReadBlocks { id, volume, range } => self.lent.push((id, volume, range)),
+            Effect::Healed { id, result } => {
+                let bytes = result.map(|payload| Rc::clone(&self.payloads[&payload][0]));
+                self.healed.push((id, bytes));
+            }
             other => self.out.push(Out::Control(other)),
         }
     }
@@ -313,6 +380,26 @@ impl Node {
         });
         let result = result.map(|blocks: Vec<Rc<BlockBytes>>| Some(self.hold(blocks)));
         self.event(self.now, Event::FillRead { id, result });
+    }
+
+    /// Reads for primaries whose own blocks are damaged.
+    fn read_lent(&mut self) {
+        let Some((id, volume, range)) = self.lent.pop() else {
+            return;
+        };
+        let good = |block: BlockRead| match block {
+            BlockRead::Zero => Some(Rc::new([0; BLOCK_BYTES])),
+            BlockRead::Data(bytes) => Some(bytes),
+            BlockRead::Bad => None,
+        };
+        let blocks = self.read(volume, range).ok();
+        let blocks: Option<Vec<Rc<BlockBytes>>> =
+            blocks.and_then(|blocks| blocks.into_iter().map(good).collect());
+        let found = blocks.map(|blocks| Verified {
+            checksums: checksums(&blocks),
+            payload: self.hold(blocks),
+        });
+        self.event(self.now, Event::BlocksRead { id, found });
     }
 
     fn read_block(&self, from: StoreOffset, checksum: u32) -> BlockRead {

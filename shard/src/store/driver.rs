@@ -5,6 +5,7 @@
 //! the same step in which the machine makes it visible, so that the cache is never behind (I2).
 
 use super::gather::into_buffers;
+use super::heal::Healing;
 use super::payload::{Held, Payload};
 use super::peers::Peers;
 use super::slab::Slab;
@@ -72,6 +73,7 @@ pub(crate) struct StoreDriver<D> {
     requests: RefCell<Slab<Request>>,
     pub(super) payloads: RefCell<Slab<Held>>,
     pub(super) peers: Peers<D>,
+    pub(super) healing: Healing,
     lookups: RefCell<Vec<Lookup>>,
     pub(super) reads: Slots,
     writes: Slots,
@@ -99,6 +101,7 @@ impl<D: Disk> StoreDriver<D> {
             disk,
             machine: RefCell::new(Engine::new(task::boot_time(), machine)),
             peers: Peers::new(hub),
+            healing: Healing::default(),
             events: RefCell::default(),
             turn: Rc::clone(&turn),
             effects: RefCell::default(),

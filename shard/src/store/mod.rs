@@ -2,6 +2,7 @@
 
 pub(crate) mod driver;
 pub(crate) mod gather;
+mod heal;
 pub(crate) mod open;
 pub(crate) mod payload;
 pub(crate) mod peers;

@@ -44,8 +44,16 @@ impl Payload {
     }
 
     /// The bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.start + self.bytes]
+    }
+
+    /// The bytes, to be given to a host from where they are.
+    pub(crate) fn rope(&self) -> Rope {
+        let mut rope = Rope::default();
+        let source = Source::Task(Rc::clone(&self.buffer));
+        rope.push(source, self.start, self.bytes);
+        rope
     }
 
     /// The bytes of a slice of it.

@@ -152,6 +152,8 @@ impl<D: Disk> StoreDriver<D> {
                 }
             }
             Effect::ReadFill { id, volume, range } => self.read_fill(id, volume, range),
+            Effect::ReadBlocks { id, volume, range } => self.read_for_primary(id, volume, range),
+            Effect::Healed { id, result } => self.healed(id, result),
             Effect::Propose {
                 volume,
                 epoch,
@@ -191,7 +193,8 @@ impl<D: Disk> StoreDriver<D> {
         }
     }
 
-    fn volume(&self, id: VolumeId) -> Option<Rc<Volume<D>>> {
+    /// A volume that is served from here.
+    pub(super) fn volume(&self, id: VolumeId) -> Option<Rc<Volume<D>>> {
         self.peers.volumes.borrow().get(&id)?.upgrade()
     }
 

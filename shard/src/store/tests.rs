@@ -3,6 +3,7 @@
 //! The rig plays the masters: it assigns roles, grants every proposal, and fences before it promotes.
 
 mod failover;
+mod heal;
 mod replicate;
 
 use super::driver::StoreDriver;

@@ -38,6 +38,11 @@ impl HostGate {
         }
     }
 
+    /// Whether there may be other copies.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.get()
+    }
+
     /// Its name in the cache now.
     pub(super) fn slot(&self) -> VolumeSlot {
         self.slot.get()

@@ -6,8 +6,9 @@
 
 pub(crate) mod cache;
 mod gate;
+mod heal;
 pub(crate) mod range_lock;
-mod read;
+pub(crate) mod read;
 pub(crate) mod rope;
 mod write;
 
@@ -42,7 +43,7 @@ pub(crate) enum Fault {
     NotServed,
 }
 
-/// Commands completed, for the report: reads, writes, others.
+/// Commands completed and blocks healed, for the report.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Reads.
@@ -51,6 +52,10 @@ pub(crate) struct Counters {
     pub(crate) writes: Cell<u64>,
     /// Others.
     pub(crate) others: Cell<u64>,
+    /// Damaged blocks that another copy gave.
+    pub(crate) healed: Cell<u64>,
+    /// Damaged blocks that were written again.
+    pub(crate) repaired: Cell<u64>,
 }
 
 /// A volume that is served.

@@ -1,8 +1,9 @@
 //! Reading: from the cache, or from where the store says, checked block by block. Hot path.
 //!
 //! A block whose checksum does not match is looked up again, because a flush or a write may have
-//! moved it while it was being read; the same place twice is a medium error. Nothing is ever given
-//! to a host that did not pass its checksum.
+//! moved it while it was being read; when the same place is bad twice, another copy of the volume is
+//! asked ([`super::heal`]), and without one it is a medium error. Nothing is ever given to a host that
+//! did not pass its checksum.
 
 use super::cache::{Mark, VolumeSlot};
 use super::range_lock::Held;
@@ -23,12 +24,13 @@ use std::io;
 use std::rc::Rc;
 use tracing::warn;
 
-/// A checksum that did not match, or a read that failed: where.
+/// A block whose checksum did not match, or that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bad {
-    block: Block,
-    place: StoreOffset,
-    checksum: u32,
+pub(crate) struct Bad {
+    pub(super) block: Block,
+    /// `Bad` when it was found before, and is not stored any more.
+    pub(super) location: Location,
+    pub(super) checksum: u32,
 }
 
 /// One disk read of a command.
@@ -64,8 +66,17 @@ impl<D: Disk> Volume<D> {
         Ok(trim(rope, range))
     }
 
-    /// The bytes of whole blocks, from the disk.
+    /// The bytes of whole blocks, from the disk, or from another copy where that is damaged.
     pub(super) async fn read_stored(&self, range: BlockRange) -> Result<Rope, Fault> {
+        match self.read_own(range).await? {
+            Ok(rope) => Ok(rope),
+            // Boxed: it happens hardly ever, and would make every read's future larger.
+            Err(bad) => Box::pin(self.read_damaged(range, bad)).await,
+        }
+    }
+
+    /// The bytes of whole blocks from the disk, or the first that is bad there.
+    pub(super) async fn read_own(&self, range: BlockRange) -> Result<Result<Rope, Bad>, Fault> {
         let mut before = None;
         for _ in 0..LOOKUPS_MAX {
             let slot = self.gate.slot();
@@ -74,12 +85,12 @@ impl<D: Disk> Volume<D> {
             let result = self.read_extents(range, &lookup, (slot, mark)).await;
             self.store.done_with(lookup);
             match result? {
-                Ok(rope) => return Ok(rope),
-                Err(bad) if before == Some(bad) => return Err(self.medium_error(bad)),
+                Ok(rope) => return Ok(Ok(rope)),
+                Err(bad) if before == Some(bad) => return Ok(Err(bad)),
                 Err(bad) => before = Some(bad),
             }
         }
-        Err(before.map_or(Fault::Busy, |bad| self.medium_error(bad)))
+        before.map_or(Err(Fault::Busy), |bad| Ok(Err(bad)))
     }
 
     /// The committed blocks of a range for a peer, `None` when all are zeros, and the range: no write
@@ -93,21 +104,16 @@ impl<D: Disk> Volume<D> {
         Ok((held, (!rope.is_zero()).then_some(rope)))
     }
 
-    fn medium_error(&self, bad: Bad) -> Fault {
-        warn!(
-            store = %self.store.name(), volume = %self.id, block = %bad.block,
-            place = %bad.place, "no good copy of a block: medium error"
-        );
-        Fault::Medium(bad.block)
-    }
-
     async fn read_extents(
         &self,
         range: BlockRange,
         lookup: &Lookup,
         (slot, mark): (VolumeSlot, Mark),
     ) -> Result<Result<Rope, Bad>, Fault> {
-        let parts = self.parts_of(range, lookup)?;
+        let parts = match parts_of(range, lookup) {
+            Ok(parts) => parts,
+            Err(bad) => return Ok(Err(bad)),
+        };
         let mut read = self.read_parts(&parts).await.into_iter();
         let mut rope = Rope::default();
         let mut at = 0;
@@ -136,27 +142,6 @@ impl<D: Disk> Volume<D> {
             }
         }
         Ok(Ok(rope))
-    }
-
-    /// The disk reads that a lookup asks for.
-    fn parts_of(&self, range: BlockRange, lookup: &Lookup) -> Result<Vec<Part>, Fault> {
-        let mut parts = Vec::with_capacity(lookup.extents.len());
-        let mut block = range.first;
-        for extent in &lookup.extents {
-            let total = extent.blocks as usize * BLOCK_BYTES;
-            match extent.location {
-                Location::Zero => {}
-                Location::Bad => return Err(Fault::Medium(block)),
-                Location::Stored(place) => {
-                    parts.extend((0..total).step_by(IO_BYTES_MAX).map(|start| Part {
-                        place: place.plus(start as u64),
-                        bytes: (total - start).min(IO_BYTES_MAX),
-                    }));
-                }
-            }
-            block = block.plus(u64::from(extent.blocks));
-        }
-        Ok(parts)
     }
 
     /// Reads all parts, side by side when there are several.
@@ -261,6 +246,33 @@ impl<D: Disk> Volume<D> {
     }
 }
 
+/// The disk reads that a lookup asks for.
+fn parts_of(range: BlockRange, lookup: &Lookup) -> Result<Vec<Part>, Bad> {
+    let mut parts = Vec::with_capacity(lookup.extents.len());
+    let mut at = 0;
+    for extent in &lookup.extents {
+        let total = extent.blocks as usize * BLOCK_BYTES;
+        match extent.location {
+            Location::Zero => {}
+            Location::Bad => {
+                return Err(Bad {
+                    block: range.first.plus(at as u64),
+                    location: Location::Bad,
+                    checksum: lookup.checksums[at],
+                });
+            }
+            Location::Stored(place) => {
+                parts.extend((0..total).step_by(IO_BYTES_MAX).map(|start| Part {
+                    place: place.plus(start as u64),
+                    bytes: (total - start).min(IO_BYTES_MAX),
+                }));
+            }
+        }
+        at += extent.blocks as usize;
+    }
+    Ok(parts)
+}
+
 /// Cuts a rope over the covering blocks down to the bytes asked for.
 fn trim(rope: Rope, range: ByteRange) -> Rope {
     let bytes = usize::try_from(range.bytes).expect("one transfer");
@@ -279,7 +291,7 @@ fn check(
 ) -> Result<ReadBytes, Bad> {
     let bad = |index: usize| Bad {
         block: first.plus(index as u64),
-        place: part.place.plus((index * BLOCK_BYTES) as u64),
+        location: Location::Stored(part.place.plus((index * BLOCK_BYTES) as u64)),
         checksum: checksums[index],
     };
     let bytes = result.map_err(|error| {

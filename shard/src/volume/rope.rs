@@ -76,6 +76,12 @@ impl Rope {
         self.bytes += bytes;
     }
 
+    /// Adds another rope at the end.
+    pub(crate) fn append(&mut self, other: Rope) {
+        self.bytes += other.bytes;
+        self.pieces.extend(other.pieces);
+    }
+
     /// Whether nothing of it is stored: it is zeros.
     pub(crate) fn is_zero(&self) -> bool {
         let mut pieces = self.pieces.iter();

@@ -58,6 +58,14 @@ impl Engine {
                 volume,
                 range,
             }),
+            Action::ReadBlocks { read, range } => effects.push(Effect::ReadBlocks {
+                id: read,
+                volume,
+                range,
+            }),
+            Action::Healed { heal, result } => {
+                effects.push(Effect::Healed { id: heal, result });
+            }
             Action::Propose {
                 epoch,
                 set_version,

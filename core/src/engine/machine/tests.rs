@@ -3,6 +3,7 @@
 //! Goal: what was acknowledged is read from then on, whatever happens to nodes and streams, and in the
 //! end all copies are the same. Method: [`lab::Lab`], by hand in the small cases and by random schedules.
 
+mod healing;
 mod lab;
 mod master;
 mod random;

@@ -225,6 +225,9 @@ impl World {
                     self.read_fill(at, id, range);
                 }
             }
+            Effect::ReadBlocks { .. } | Effect::Healed { .. } => {
+                unreachable!("no block is damaged here")
+            }
             Effect::Propose {
                 epoch,
                 set_version,
