@@ -479,6 +479,12 @@ pub struct VolumeReport {
     /// Highest epoch promised.
     #[prost(uint64, tag = "18")]
     pub promised_epoch: u64,
+    /// Damaged blocks that hosts got from another copy, since the volume server started.
+    #[prost(uint64, tag = "19")]
+    pub blocks_healed: u64,
+    /// Damaged blocks that were written again here, since the volume server started.
+    #[prost(uint64, tag = "20")]
+    pub blocks_repaired: u64,
 }
 
 /// Another copy in the eyes of the primary.

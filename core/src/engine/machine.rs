@@ -9,7 +9,7 @@ mod view;
 
 use self::view::View;
 use super::status::Status;
-use super::{Assignment, Effect, Event, NotHealed, Opened, Role, Serve, StreamId};
+use super::{Assignment, Effect, Event, HealId, NotHealed, Opened, Role, Serve, StreamId};
 use crate::id::{StoreId, VolumeId};
 use crate::limits::{HEARTBEAT, PEER_SILENCE};
 use crate::peer::{Body, DetachReason, Message};
@@ -191,12 +191,9 @@ impl Engine {
                 });
             }
             Event::FillRead { id, result } => {
-                let volumes: Vec<VolumeId> = self.replicas.keys().copied().collect();
-                for volume in volumes {
-                    self.with(volume, effects, |replica, scope| {
-                        replica.on_fill_read(id, result, scope);
-                    });
-                }
+                self.for_all(effects, |replica, scope| {
+                    replica.on_fill_read(id, result, scope);
+                });
                 let payload = result.ok().flatten();
                 effects.extend(payload.map(release));
             }
@@ -209,10 +206,7 @@ impl Engine {
                 let known = self.with(volume, effects, |replica, scope| {
                     replica.on_heal(id, block, checksum, scope);
                 });
-                if known.is_none() {
-                    let result = Err(NotHealed::NoCopy);
-                    effects.push(Effect::Healed { id, result });
-                }
+                effects.extend(known.is_none().then(|| not_healed(id)));
             }
             Event::BlocksRead { id, found } => {
                 self.for_all(effects, |replica, scope| {
@@ -452,6 +446,11 @@ fn send(stream: StreamId, message: Message) -> Effect {
         message,
         payload: None,
     }
+}
+
+fn not_healed(id: HealId) -> Effect {
+    let result = Err(NotHealed::NoCopy);
+    Effect::Healed { id, result }
 }
 
 fn release(payload: PayloadId) -> Effect {

@@ -88,6 +88,8 @@ impl Shard {
             counters.writes.get(),
             counters.others.get(),
         ];
+        report.blocks_healed = counters.healed.get();
+        report.blocks_repaired = counters.repaired.get();
         report
     }
 }
