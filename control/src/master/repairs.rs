@@ -25,6 +25,8 @@ pub(super) struct Repairs {
     pauses: BTreeMap<VolumeId, Duration>,
     /// No further move of its primary before.
     moves: BTreeMap<VolumeId, Duration>,
+    /// Since when a store of a node that is heard cannot be used.
+    broken: BTreeMap<StoreId, Duration>,
     /// Why a wanted copy is not made, for people.
     obstacles: BTreeMap<VolumeId, String>,
 }
@@ -35,6 +37,7 @@ impl Default for Repairs {
             replace_after: REPLACE_AFTER,
             pauses: BTreeMap::new(),
             moves: BTreeMap::new(),
+            broken: BTreeMap::new(),
             obstacles: BTreeMap::new(),
         }
     }
@@ -51,6 +54,7 @@ impl Master {
     /// One look at all volumes. Cost: O(volumes), and O(nodes) for each that needs something.
     pub(super) async fn repair(&mut self) -> Result<(), StorageError> {
         self.bury_unreachable().await?;
+        self.watch_stores();
         let now = self.now();
         let Master { repairs, state, .. } = self;
         repairs
@@ -84,6 +88,27 @@ impl Master {
             self.publish();
         }
         Ok(())
+    }
+
+    /// Finds stores that are gone though their node is heard: a dead disk costs a copy as a dead node does.
+    fn watch_stores(&mut self) {
+        let now = self.now();
+        let stores = self.state.stores.values();
+        let heard = stores.filter(|store| self.silent_for(store.node).is_none());
+        let broken = heard.filter(|store| self.is_unreachable(store.id));
+        let known = &self.repairs.broken;
+        let since = |id: StoreId| (id, known.get(&id).copied().unwrap_or(now));
+        let broken = broken.map(|store| since(store.id)).collect();
+        self.repairs.broken = broken;
+    }
+
+    /// For how long the volume's copy on that node has been out of reach, with the node or its store.
+    fn copy_silent_for(&self, volume: &Volume, node: NodeId) -> Option<Duration> {
+        let copies = volume.replicas.iter().map(|replica| replica.store);
+        let mut here = copies.filter(|store| self.state.node_of(*store) == Some(node));
+        let broken = here.find_map(|store| self.repairs.broken.get(&store));
+        let broken = broken.map(|since| self.now().saturating_sub(*since));
+        self.silent_for(node).or(broken)
     }
 
     /// As many copies as wanted, all in sync, none on a node that is drained.
@@ -171,8 +196,11 @@ impl Master {
     fn resyncs(&self) -> usize {
         let coordinators = self.reigns.coordinators();
         let filling = coordinators.flat_map(|(_, coordinator)| &coordinator.set().replicas);
-        let present = |node: NodeId| self.silent_for(node).is_none();
-        let filling = filling.filter(|replica| !replica.in_sync && present(replica.node));
+        let present = |replica: &&Replica| {
+            self.silent_for(replica.node).is_none()
+                && !self.repairs.broken.contains_key(&replica.store)
+        };
+        let filling = filling.filter(present).filter(|replica| !replica.in_sync);
         filling.count()
     }
 
@@ -201,7 +229,7 @@ impl Master {
             Place {
                 node: node.id,
                 zone: node.zone.clone(),
-                silent_for: self.silent_for(node.id),
+                silent_for: self.copy_silent_for(volume, node.id),
                 cordoned: node.cordoned,
                 draining: node.draining,
                 stores: stores.collect(),

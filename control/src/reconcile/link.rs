@@ -1,6 +1,6 @@
 //! One connected volume server: what it said last, and the orders it was given.
 
-use super::{Answer, Order, Report, Server, StoreReport};
+use super::{Answer, Order, Report, Role, Server, StoreReport};
 use crate::limits::{REPLY_WAIT, RETRY_MAX};
 use crate::registry::{State, Volume};
 use holdfast_core::id::{StoreId, VolumeId};
@@ -102,7 +102,11 @@ impl Link {
                 let seen = self.report.volumes.get(&volume.id);
                 let in_force = match task.removal {
                     true => seen.is_none_or(|seen| seen.store != store),
-                    false => seen.is_some_and(|seen| seen.epoch >= volume.epoch),
+                    false => seen.is_some_and(|seen| {
+                        let grows = seen.role != Role::Secondary && seen.serving;
+                        let grown = !grows || seen.size_bytes >= volume.size_bytes;
+                        seen.epoch >= volume.epoch && grown
+                    }),
                 };
                 !in_force && now >= *at + RETRY_MAX
             }
