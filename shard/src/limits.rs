@@ -181,6 +181,10 @@ pub(crate) const FILLS_IN_FLIGHT_MAX: usize = 64;
 /// Reads for primaries whose own blocks are damaged, under way at once in one store.
 pub(crate) const LENDS_IN_FLIGHT_MAX: usize = 16;
 
+/// How long one command may take blocks from other copies: far below what hosts wait for a command. What
+/// was healed until then is written again, so a host that tries again gets further.
+pub(crate) const HEALING_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Damaged blocks of one store that are being written again at once.
 pub(crate) const REPAIRS_IN_FLIGHT_MAX: usize = 16;
 

@@ -14,7 +14,8 @@ use super::read::Bad;
 use super::rope::Rope;
 use super::{Fault, Volume, add_one};
 use crate::disk::Disk;
-use crate::runtime::task::yield_if_needed;
+use crate::limits::HEALING_TIME_MAX;
+use crate::runtime::task;
 use crate::store::payload::Payload;
 use holdfast_core::block::{Block, BlockRange};
 use holdfast_core::checksum::{block_checksums, crc32c};
@@ -28,13 +29,17 @@ impl<D: Disk> Volume<D> {
         if !self.gate.is_shared() {
             return Err(self.medium_error(bad));
         }
+        let until = task::now() + HEALING_TIME_MAX;
         let mut rope = Rope::default();
         for block in range.first.0..range.end().0 {
+            if task::now() > until {
+                return Err(Fault::Busy);
+            }
             match self.read_own(single(Block(block))).await? {
                 Ok(good) => rope.append(good),
                 Err(bad) => rope.append(self.heal(bad).await?),
             }
-            yield_if_needed().await;
+            task::yield_if_needed().await;
         }
         Ok(rope)
     }
