@@ -37,8 +37,18 @@ impl Server {
     ///
     /// `--portal` and `--control` get free ports of 127.0.0.1 and `--stores` is 1 unless `args` names them.
     pub(crate) fn start(context: &Context, dir: &Path, args: &[&str]) -> Result<Self, String> {
+        Self::start_with(context, dir, args, &[])
+    }
+
+    /// As [`Self::start`], with more environment for all processes.
+    pub(crate) fn start_with(
+        context: &Context,
+        dir: &Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
         context.build()?;
-        let mut server = Self::spawn(dir, args)?;
+        let mut server = Self::spawn(dir, args, environment)?;
         server.wait_ready()?;
         Ok(server)
     }
@@ -50,7 +60,7 @@ impl Server {
         args: &[&str],
     ) -> Result<String, String> {
         context.build()?;
-        let mut server = Self::spawn(dir, args)?;
+        let mut server = Self::spawn(dir, args, &[])?;
         match server.wait_ready() {
             Ok(()) => Err("it became ready".to_owned()),
             Err(_) => match server.process.try_wait() {
@@ -228,7 +238,7 @@ impl Server {
         ))
     }
 
-    fn spawn(dir: &Path, args: &[&str]) -> Result<Self, String> {
+    fn spawn(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
         fs::create_dir_all(dir)
             .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
         let program = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
@@ -264,6 +274,7 @@ impl Server {
         let mut command = Command::new(program);
         command
             .args(words)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);

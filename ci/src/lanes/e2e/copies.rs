@@ -3,21 +3,31 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::contract::qemu_io;
 use super::{Case, must, says};
 use crate::lanes::Context;
 use crate::server::{self, Server};
+use crate::sys;
 
 /// All cases.
 pub(super) const CASES: &[Case] = &[(
-    "copies are added, removed, moved and drained under a host",
+    "copies are added, removed, drained and made anew under a host",
     life,
 )];
 
 /// Time for copies to come in sync, or to leave.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The node with the master, which is not lost here.
+const MASTER: &str = "node-1";
+
+/// A copy whose node is gone for so long is made anew; longer than a failover takes.
+const REPLACE_AFTER: &str = "4s";
 
 /// Exit code of what is refused in this state.
 const CONFLICT: Option<i32> = Some(4);
@@ -47,13 +57,15 @@ fn life(context: &Context) -> Result<String, String> {
         ["--volume", "one=64MiB"],
     ]
     .concat();
-    let server = Server::start(context, &context.scratch("e2e-copies")?, &args)?;
+    let soon = [("HOLDFAST_REPLACE_AFTER", REPLACE_AFTER)];
+    let server = Server::start_with(context, &context.scratch("e2e-copies")?, &args, &soon)?;
     qemu_io(&url(&server)?, &WRITE)?;
     grows_and_shrinks(&server)?;
+    loses_a_node(&server)?;
     drains(&server)?;
     refuses(&server)?;
     server.stop()?;
-    Ok("1, 3, 2 copies; sync_quorum and back; 64 to 96 MiB; two nodes emptied; every byte the same".to_owned())
+    Ok("1, 3, 2 copies; sync_quorum and back; 64 to 96 MiB; a node lost; two nodes emptied; every byte the same".to_owned())
 }
 
 /// One copy becomes three, by quorum for a while, then two.
@@ -92,6 +104,83 @@ fn grows_and_shrinks(server: &Server) -> Result<(), String> {
         format!("{leaves} has it: {status}")
     })?;
     same(server)
+}
+
+/// A node stands still: its copy is made anew elsewhere, and a deletion does not wait for it. What it holds goes when it is
+/// back.
+fn loses_a_node(server: &Server) -> Result<(), String> {
+    let status = in_sync(server, 2)?;
+    let copies = status["replicas"].as_array().cloned().unwrap_or_default();
+    let elsewhere = |copy: &&Value| copy["node"] != MASTER;
+    let copy = copies
+        .iter()
+        .find(elsewhere)
+        .ok_or("both are on one node")?;
+    let (node, store) = (text(&copy["node"]), text(&copy["store_id"]));
+    let create = [
+        "volume",
+        "create",
+        "gone",
+        "--size",
+        "64MiB",
+        "--store-id",
+        &store,
+    ];
+    server.holdfast(&create)?;
+    let pids = [
+        server.pid_of(&node, "volume")?,
+        server.pid_of(&node, "control")?,
+    ];
+    for pid in pids {
+        sys::signal(pid, libc::SIGSTOP)?;
+    }
+    wait(|| copies_without(server, &node), "a copy in its place")?;
+    same(server)?;
+    server.holdfast(&["volume", "delete", "gone", "--yes"])?;
+    let left = server.holdfast(&["volume", "list"])?;
+    must(!left.to_string().contains("gone"), || {
+        format!("still there: {left}")
+    })?;
+    for pid in pids {
+        sys::signal(pid, libc::SIGCONT)?;
+    }
+    wait(|| is_empty(server, &node), "the remains to be removed")?;
+    same(server)
+}
+
+/// Whether the volume has two copies in sync, none of them on `node`.
+fn copies_without(server: &Server, node: &str) -> Result<bool, String> {
+    let status = server.holdfast_raw(&["volume", "status", "one"])?;
+    let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+    let copies = status["replicas"].as_array().cloned().unwrap_or_default();
+    let well = copies
+        .iter()
+        .all(|copy| copy["in_sync"] == true && copy["node"] != node);
+    Ok(well && copies.len() == 2)
+}
+
+/// Whether the node is back and holds no copy.
+fn is_empty(server: &Server, node: &str) -> Result<bool, String> {
+    let reply = server.holdfast(&["node", "list"])?;
+    let nodes = reply.as_array().cloned().unwrap_or_default();
+    let seen = nodes.into_iter().find(|seen| seen["name"] == node);
+    let seen = seen.ok_or_else(|| format!("{node} is not listed"))?;
+    let stores = seen["stores"].as_array().cloned().unwrap_or_default();
+    let free = |store: &Value| store["free_bytes"] == store["capacity_bytes"];
+    let whole =
+        seen["state"] == "online" && seen["copies"] == 0 && seen["unknown_volumes"] == json!([]);
+    Ok(whole && stores.iter().all(free))
+}
+
+fn wait(done: impl Fn() -> Result<bool, String>, what: &str) -> Result<(), String> {
+    let began = Instant::now();
+    while !done()? {
+        if began.elapsed() > CHANGE_MAX {
+            return Err(format!("waited {} s for {what}", CHANGE_MAX.as_secs()));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 /// Every node that has a copy is emptied, the primary's first.
@@ -153,7 +242,7 @@ fn in_sync(server: &Server, count: usize) -> Result<Value, String> {
         if began.elapsed() > CHANGE_MAX {
             return Err(format!("not {count} copies in sync: {status}"));
         }
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(POLL);
     }
 }
 
