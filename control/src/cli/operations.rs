@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Between two looks at a drained node.
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
-/// A drain that cannot go on is given up after this; it stays registered.
+/// A drain that cannot go on, or of which nobody tells, is waited for so long; it stays registered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn replica(cli: &Cli, command: &ReplicaCommand) -> Result<(), Failure> {
@@ -71,7 +71,7 @@ fn drained(
     node: &str,
     mut reply: proto::ListNodesReply,
 ) -> Result<proto::ListNodesReply, Failure> {
-    let (mut stuck, mut told) = (None, None);
+    let (mut stuck, mut told, mut unheard) = (None, None, None);
     loop {
         let mut nodes = reply.nodes.iter();
         let Some(seen) = nodes.find(|seen| seen.name == node || seen.id == node) else {
@@ -102,6 +102,14 @@ fn drained(
             return Err(Failure::with(Exit::Degraded, message));
         }
         std::thread::sleep(DRAIN_PAUSE);
-        reply = client.list_nodes()?;
+        // Masters may change meanwhile; the drain is registered and goes on.
+        match client.list_nodes() {
+            Ok(newer) => (reply, unheard) = (newer, None),
+            Err(failure) => {
+                if unheard.get_or_insert_with(Instant::now).elapsed() > DRAIN_PATIENCE {
+                    return Err(failure);
+                }
+            }
+        }
     }
 }
