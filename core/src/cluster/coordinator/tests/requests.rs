@@ -2,7 +2,10 @@
 
 use super::{A, B, C, Lab, node, volume};
 use crate::cluster::limits::FENCE_ANSWERS;
-use crate::cluster::message::{Closed, Effect, Event, Request, RequestId, RequestRefusal};
+use crate::cluster::message::{
+    Closed, Effect, Event, Proposal, ProposalId, ProposalRefusal, Request, RequestId,
+    RequestRefusal,
+};
 use crate::cluster::set::{Durability, Replica, VolumeSet};
 use crate::id::{NodeId, StoreId};
 use crate::lsn::Epoch;
@@ -227,4 +230,70 @@ fn one_copy_becomes_two_and_one_again() {
     ask(&mut lab, Request::RemoveReplica(B));
     let set = lab.committed();
     assert_eq!((set.epoch, set.is_alone()), (Epoch(3), true));
+}
+
+/// A volume of one copy moves by having a second one for a while, though one is wanted.
+#[test]
+fn the_only_copy_moves_in_a_shared_reign() {
+    let mut set = VolumeSet::first(&[(A, node(A))], Durability::SyncAll, 1);
+    set.replicas[0].created = true;
+    let mut lab = Lab::new(set);
+    ask(&mut lab, Request::AddReplica(copy(B, node(B))));
+    let set = lab.committed();
+    assert_eq!((set.epoch, set.is_alone()), (Epoch(2), false));
+    ask(&mut lab, Request::AddReplica(copy(C, node(C))));
+    assert_eq!(outcomes(&mut lab), [None, Some(RequestRefusal::TooMany)]);
+    ask(&mut lab, Request::RemoveReplica(B));
+    let set = lab.committed();
+    assert_eq!((set.epoch, set.is_alone()), (Epoch(3), true));
+}
+
+/// Nobody would confirm it: an only copy sends no proposals, and no further change would be possible.
+#[test]
+fn the_only_copy_changes_its_durability_without_a_confirmation() {
+    let mut set = VolumeSet::first(&[(A, node(A))], Durability::BestEffort, 1);
+    set.replicas[0].created = true;
+    let mut lab = Lab::new(set);
+    ask(&mut lab, Request::SetDurability(Durability::SyncAll));
+    let set = lab.committed();
+    assert_eq!(
+        (set.durability, set.durability_was),
+        (Durability::SyncAll, None)
+    );
+}
+
+/// The same set again under an older version is an answer that was lost, except when it says that the mode
+/// before is over: that was not registered with the first one.
+#[test]
+fn a_repeated_proposal_that_settles_a_mode_is_asked_for_again() {
+    let mut lab = Lab::well();
+    ask(&mut lab, Request::SetDurability(Durability::BestEffort));
+    let set = lab.committed();
+    assert_eq!(set.durability_was, Some(Durability::SyncAll));
+    let mut propose = |set_version, settled| {
+        let in_sync = set.in_sync_stores();
+        lab.effects.clear();
+        lab.tell(Event::Proposal(Proposal {
+            id: ProposalId(7),
+            from: A,
+            epoch: set.epoch,
+            set_version,
+            in_sync,
+            settled,
+        }));
+        let answers = lab.effects.iter().filter_map(|effect| match effect {
+            Effect::Answer { refusal, .. } => Some(*refusal),
+            _ => None,
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let before = set.set_version - 1;
+    assert_eq!(propose(before, None), [None]);
+    let stale = Some(ProposalRefusal::StaleSet);
+    assert_eq!(propose(before, Some(Durability::BestEffort)), [stale]);
+    assert_eq!(
+        propose(set.set_version, Some(Durability::BestEffort)),
+        [] as [Option<ProposalRefusal>; 0]
+    );
+    assert_eq!(lab.committed().durability_was, None);
 }
