@@ -1,5 +1,25 @@
 //! Planted defects: wrong behaviour that tests switch on to see that their oracles find it. Outside tests
 //! there is none, and asking is a constant.
+//!
+//! Each is found by a test that always runs. C: simulated clusters (`core/tests/cluster.rs`). R: random schedules,
+//! H: a history by hand (`engine::machine::tests`, `random` and `planted`). Three break a rule behind which there
+//! is another, so that alone they cost nothing and only H sees them.
+//!
+//! | defect | found by | what else keeps the promise |
+//! |---|---|---|
+//! | CommitAlone, CountSentAsDurable, AckBeforeDurable | C R | |
+//! | RemoveBeforeRegistered, AddWithoutRequiring | C | |
+//! | ServeWithoutLease, ServeBeforeReignCommitted | C R | |
+//! | LeaseFromArrival, HideLease | H | elections mostly take longer than what is left of a lease |
+//! | IgnoreEpoch | H | the store takes no record of a reign that it did not adopt |
+//! | FollowAfterFence | C H | |
+//! | PromoteResyncing | H | the coordinator elects no copy that says that it lacks changes |
+//! | BeginTwice | H | the store begins no reign that its log knows |
+//! | CutByLength, TrustStaleCursor, EndResyncEarly | C R | |
+//! | SkipUnmapInResync | C | |
+//! | ProposeResyncing | H | such a copy is not elected, and has every record since |
+//! | CommitInheritedByCount | H | a reign's set mostly has no copy that differs from its primary |
+//! | KeepDivergedTail | R | |
 
 /// One wrong behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

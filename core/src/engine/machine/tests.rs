@@ -6,6 +6,7 @@
 mod healing;
 mod lab;
 mod master;
+mod planted;
 mod random;
 
 use self::lab::{BLOCKS, Lab, NODES};
