@@ -5,6 +5,8 @@
 //! tells what happens in it.
 
 use holdfast_core::replication::defect::Defect;
+use holdfast_core::testing::cluster::coverage::{Cells, Work};
+use holdfast_core::testing::cluster::plan::Fault;
 use holdfast_core::testing::cluster::{Narrator, Options, Outcome, run};
 use std::cell::Cell;
 use std::env;
@@ -20,17 +22,21 @@ const SEEDS: u64 = 40;
 /// Seeds that run at the same time.
 const THREADS: usize = 2;
 
-/// Planted defects, and the seeds within which they are found. The others need rarer histories than these.
-const FOUND: [(Defect, u64); 9] = [
-    (Defect::CommitAlone, 5),
-    (Defect::CountSentAsDurable, 5),
-    (Defect::AckBeforeDurable, 20),
-    (Defect::RemoveBeforeRegistered, 20),
-    (Defect::ServeBeforeReignCommitted, 10),
+/// Planted defects, and the seeds within which they are found, with room for schedules to change. What finds
+/// the others, [`Defect`] says.
+const FOUND: [(Defect, u64); 12] = [
+    (Defect::CommitAlone, 20),
+    (Defect::CountSentAsDurable, 20),
+    (Defect::AckBeforeDurable, 40),
+    (Defect::RemoveBeforeRegistered, 60),
+    (Defect::AddWithoutRequiring, 200),
+    (Defect::ServeWithoutLease, 200),
+    (Defect::ServeBeforeReignCommitted, 150),
+    (Defect::FollowAfterFence, 100),
     (Defect::CutByLength, 60),
-    (Defect::SkipUnmapInResync, 30),
-    (Defect::TrustStaleCursor, 10),
-    (Defect::EndResyncEarly, 10),
+    (Defect::SkipUnmapInResync, 200),
+    (Defect::TrustStaleCursor, 60),
+    (Defect::EndResyncEarly, 60),
 ];
 
 thread_local! {
@@ -114,6 +120,10 @@ fn every_seed_keeps_every_promise() {
                     sums.epoch += outcome.epoch;
                     sums.faults += outcome.faults;
                     sums.resyncs += outcome.resyncs;
+                    let cells = sums.coverage.as_flattened_mut().iter_mut();
+                    for (sum, one) in cells.zip(outcome.coverage.as_flattened()) {
+                        *sum += one;
+                    }
                 }
             });
         }
@@ -122,7 +132,7 @@ fn every_seed_keeps_every_promise() {
     failed.sort_unstable();
     let sums = sums.into_inner().expect("no panic here");
     println!(
-        "{} faults, {} reigns, {} resyncs, {} commands, {} steps in {:.1} s",
+        "seed by seed: {} faults, {} reigns, {} resyncs, {} commands, {} steps in {:.1} s",
         sums.faults,
         sums.epoch,
         sums.resyncs,
@@ -130,8 +140,31 @@ fn every_seed_keeps_every_promise() {
         sums.steps,
         began.elapsed().as_secs_f64()
     );
-    println!("{seeds} seeds from {first}, {} failed", failed.len());
+    println!(
+        "seed {first} and on: {seeds} clusters, {} failed",
+        failed.len()
+    );
+    print_coverage(&sums.coverage);
     assert!(failed.is_empty(), "seeds that fail: {failed:?}");
+}
+
+/// Which work met which fault; a cell without any says so.
+fn print_coverage(cells: &Cells) {
+    for (column, fault) in Fault::ALL.iter().enumerate() {
+        if matches!(fault, Fault::Move | Fault::Heal) {
+            continue; // They break nothing.
+        }
+        let row = Work::ALL.iter().zip(cells);
+        let row = row.map(|(work, row)| match row[column] {
+            0 => format!("{work:?} EMPTY"),
+            count => format!("{work:?} {count}"),
+        });
+        let name = format!("{fault:?}");
+        println!(
+            "seed overlaps {name:<15} {}",
+            row.collect::<Vec<_>>().join(", ")
+        );
+    }
 }
 
 /// Those of [`FOUND`] are found within their seeds; `HOLDFAST_CLUSTER_PLANTED=N` tries all, N seeds each.

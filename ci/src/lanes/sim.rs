@@ -6,7 +6,7 @@ use super::test::cargo_test;
 use crate::report::Report;
 
 /// Seeds in a run that names no number: about two minutes on two cores.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 2000;
 
 /// Runs the lane. `--seeds` says how many, `--seed` with which one they begin.
 pub(crate) fn run(context: &Context, report: &mut Report) {

@@ -2,19 +2,23 @@
 
 use super::node::{FILLER, VOLUME, Wait, content, node_of, store_of};
 use super::plan::Fault;
-use super::{Happening, MASTERS, Micros, SECOND, World};
+use super::{Happening, Input, MASTERS, Micros, SECOND, World};
 use crate::block::ChunkIndex;
 use crate::checksum::crc32c;
 use crate::cluster::message::Request;
-use crate::cluster::set::Replica;
+use crate::cluster::set::{Replica, VolumeSet};
 use crate::engine;
 use crate::limits::CHUNK_BLOCKS;
 use crate::lsn::Epoch;
 use crate::store::Event;
 use crate::store::append::Sharing;
 use crate::testing::driver::formatted;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
+
+/// Of clocks, in parts per thousand of true time: the margin of the leases allows for them.
+pub(super) const RATES: core::ops::RangeInclusive<u64> = 960..=1040;
 
 /// After this everybody has noticed that a node is down, and what was under way has ended.
 const NOTICED: Micros = 5 * SECOND;
@@ -34,54 +38,131 @@ impl World {
         self.say(|| format!("FAULT {fault:?}, node {node}"));
         self.note(8, node as u64, other as u64);
         match fault {
-            Fault::Kill => self.crash(node, false),
-            Fault::PowerLoss => self.crash(node, true),
-            Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
+            Fault::Kill | Fault::PowerLoss => self.crash(node, fault),
+            Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, fault)),
             Fault::Pause => {
                 let until = self.now + self.rng.u64(50_000..6 * SECOND);
                 self.nodes[node].paused_until = until;
+                self.strikes(fault, until);
                 self.at(until, Happening::Resume(node));
             }
-            Fault::Cut if node != other => {
-                let ways = self.rng.u8(1..=3);
-                self.cut_ways(node, other, ways);
+            Fault::Cut | Fault::Isolate | Fault::CutFromMasters => self.cut_off(fault, node, other),
+            Fault::Usurp => self.usurp(),
+            Fault::Drift => {
+                let rate = self.rng.u64(RATES);
+                let now = self.now;
+                self.nodes[node].drift(now, rate);
+                self.strikes(fault, Micros::MAX);
             }
-            Fault::Isolate => {
-                let ways = self.rng.u8(1..=3);
-                for other in (0..self.nodes.len()).filter(|other| *other != node) {
-                    self.cut_ways(node, other, ways);
-                }
-                if self.rng.bool() {
-                    self.cut_ways(node, MASTERS, ways);
-                }
-            }
-            Fault::CutFromMasters => {
-                let ways = self.rng.u8(1..=3);
-                self.cut_ways(node, MASTERS, ways);
-            }
+            Fault::StaleAssignment => self.assign_stale(node),
             Fault::Break => {
                 let streams: Vec<_> = self.network.streams.keys().copied().collect();
                 if !streams.is_empty() {
                     let at = self.rng.usize(..streams.len());
                     self.break_stream(streams[at]);
+                    self.strikes(fault, self.now);
                 }
             }
-            Fault::Clog => self.nodes[node].clogged_until = self.now + self.rng.u64(..6 * SECOND),
-            Fault::SlowDisk => self.nodes[node].slow_until = self.now + self.rng.u64(..8 * SECOND),
+            Fault::Clog => {
+                let until = self.now + self.rng.u64(..6 * SECOND);
+                self.nodes[node].clogged_until = until;
+                self.strikes(fault, until);
+            }
+            Fault::SlowDisk => {
+                let until = self.now + self.rng.u64(..8 * SECOND);
+                self.nodes[node].slow_until = until;
+                self.strikes(fault, until);
+            }
             Fault::MasterRestart => {
                 self.masters.leader = None;
                 self.masters.leadership += 1;
                 let at = self.now + self.rng.u64(..5 * SECOND);
                 self.at(at, Happening::Lead);
+                self.strikes(fault, at);
             }
             Fault::Move => {
                 let to = self.nodes[node].store;
                 self.request(Request::Move { to });
+                self.move_since.get_or_insert(self.now);
             }
-            Fault::Heal => self.network.cut.clear(),
+            Fault::Heal => {
+                self.network.cut.clear();
+                self.coverage.end(self.now, Fault::is_cut);
+            }
             Fault::FullDisk => self.take_space(node),
             Fault::Replace => self.replace(node),
-            Fault::Cut => {}
+        }
+    }
+
+    fn cut_off(&mut self, fault: Fault, node: usize, other: usize) {
+        match fault {
+            Fault::Cut if node != other => {
+                let ways = self.rng.u8(1..=3);
+                self.cut_ways(fault, node, other, ways);
+            }
+            Fault::Isolate => {
+                let ways = self.rng.u8(1..=3);
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    self.cut_ways(fault, node, other, ways);
+                }
+                if self.rng.bool() {
+                    self.cut_ways(fault, node, MASTERS, ways);
+                }
+            }
+            Fault::CutFromMasters => {
+                let ways = self.rng.u8(1..=3);
+                self.cut_ways(fault, node, MASTERS, ways);
+            }
+            _ => {}
+        }
+    }
+
+    /// The primary may know nothing of its end: what it was granted before has to run out first.
+    fn usurp(&mut self) {
+        let old = node_of(self.masters.registry.primary);
+        let until = self.now + self.rng.u64(3 * SECOND..9 * SECOND);
+        self.strikes(Fault::Usurp, until);
+        if self.rng.bool() {
+            self.nodes[old].clogged_until = self.now + 2 * SECOND;
+        }
+        self.cut_until(old, MASTERS, until);
+        if self.rng.bool() {
+            let others: Vec<_> = (0..self.nodes.len()).filter(|node| *node != old).collect();
+            let to = self.nodes[others[self.rng.usize(..others.len())]].store;
+            self.request(Request::Move { to });
+            self.move_since.get_or_insert(self.now);
+        }
+        if self.rng.u8(..4) > 0 {
+            let at = self.now + self.rng.u64(1..SECOND);
+            self.at(at, Happening::Lonely(old, until));
+        }
+    }
+
+    /// No other node is heard by this one, nor hears it.
+    pub(super) fn on_lonely(&mut self, node: usize, until: Micros) {
+        if self.is_calm() {
+            return;
+        }
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut_until(node, other, until);
+        }
+    }
+
+    fn cut_until(&mut self, node: usize, other: usize, until: Micros) {
+        self.network.cut.extend([(node, other), (other, node)]);
+        self.at(until, Happening::Heal(node, other));
+    }
+
+    /// A message of the masters that was long on its way.
+    fn assign_stale(&mut self, node: usize) {
+        let store = self.nodes[node].store;
+        let sets = self.masters.past.iter();
+        let created = |set: &&VolumeSet| set.replica(store).is_some_and(|replica| replica.created);
+        let sets: Vec<_> = sets.filter(created).cloned().collect();
+        if !sets.is_empty() {
+            let set = sets[self.rng.usize(..sets.len())].clone();
+            self.tell_node(node, Input::Assign(store, Box::new(set)));
+            self.strikes(Fault::StaleAssignment, self.now);
         }
     }
 
@@ -94,15 +175,20 @@ impl World {
         }
     }
 
-    fn crash(&mut self, node: usize, power: bool) {
+    fn strikes(&mut self, fault: Fault, until: Micros) {
+        self.coverage.strikes(fault, self.now, until);
+    }
+
+    fn crash(&mut self, node: usize, fault: Fault) {
         if self.nodes[node].process.is_some() {
-            self.stop(node, power);
+            self.stop(node, fault != Fault::Kill);
             let at = self.now + self.rng.u64(20_000..6 * SECOND);
+            self.strikes(fault, at);
             self.at(at, Happening::Start(node));
         }
     }
 
-    fn cut_ways(&mut self, node: usize, other: usize, ways: u8) {
+    fn cut_ways(&mut self, fault: Fault, node: usize, other: usize, ways: u8) {
         if ways & 1 != 0 {
             self.network.cut.insert((node, other));
         }
@@ -113,6 +199,9 @@ impl World {
         if self.rng.u8(..4) != 0 {
             let until = self.now + self.rng.u64(100_000..7 * SECOND);
             self.at(until, Happening::Heal(node, other));
+            self.strikes(fault, until);
+        } else {
+            self.strikes(fault, Micros::MAX);
         }
     }
 
@@ -120,6 +209,7 @@ impl World {
     pub(super) fn on_calm(&mut self) {
         self.say(|| "CALM".into());
         self.calm_since = Some(self.now);
+        self.coverage.end(self.now, |_| true);
         self.network.cut.clear();
         for node in 0..self.nodes.len() {
             let here = &mut self.nodes[node];
@@ -165,6 +255,7 @@ impl World {
         if self.nodes[at].process.is_some() {
             self.stop(at, true);
             self.at(self.now + NOTICED, Happening::Replace(at));
+            self.strikes(Fault::Replace, self.now + NOTICED);
         }
     }
 
@@ -216,6 +307,7 @@ impl World {
         self.step_engine(at, [engine::Event::Store(event)]);
         let until = self.now + self.rng.u64(SECOND..8 * SECOND);
         self.at(until, Happening::Unfill(at));
+        self.strikes(Fault::FullDisk, until);
     }
 
     /// The volume is there: it is written as far as there is space.

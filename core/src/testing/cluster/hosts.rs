@@ -175,6 +175,7 @@ impl World {
         }
         self.open.remove(&id);
         self.finished += 1;
+        self.coverage.done(operation.what.work(), began, now);
         let at = now + self.rng.u64(..self.plan.think);
         self.at(at, Happening::Host);
     }

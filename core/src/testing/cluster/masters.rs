@@ -1,19 +1,20 @@
 //! The masters: a registry with compare-and-set, one leader at a time with the coordinator of the volume,
 //! and the control link to the nodes, where messages are late or lost.
 
+use super::coverage::Work;
 use super::node::node_of;
 use super::{Happening, Input, MASTERS, Micros, SECOND, World};
 use crate::cluster::coordinator::Coordinator;
 use crate::cluster::limits::NODE_SILENT;
 use crate::cluster::message::{
-    CommitId, CopyReport, CopyState, Effect, Event, FenceAnswer, Proposal, ProposalId, Request,
-    RequestId,
+    CommitId, CopyReport, CopyState, Effect, Event, FenceAnswer, Note, Proposal, ProposalId,
+    Request, RequestId,
 };
 use crate::cluster::set::VolumeSet;
 use crate::id::StoreId;
 use crate::lsn::{Epoch, Lsn};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -24,6 +25,9 @@ pub(super) const BEAT: Micros = SECOND / 2;
 
 /// Between two ticks of a coordinator.
 pub(super) const MASTER_TICK: Micros = SECOND / 10;
+
+/// Sets that were registered once, at most.
+const PAST_MAX: usize = 16;
 
 /// What comes to a leader.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub(super) enum ToMaster {
 /// The registry and who leads.
 pub(super) struct Masters {
     pub(super) registry: VolumeSet,
+    /// What was registered before, the last ones.
+    pub(super) past: VecDeque<VolumeSet>,
     pub(super) leader: Option<Leader>,
     /// Counts leaders.
     pub(super) leadership: u32,
@@ -64,6 +70,7 @@ impl Masters {
     pub(super) fn new(registry: VolumeSet) -> Self {
         Masters {
             registry,
+            past: VecDeque::new(),
             leader: None,
             leadership: 0,
             proposals: BTreeMap::new(),
@@ -242,6 +249,9 @@ impl World {
             self.say(|| format!("masters: {told}"));
         }
         for effect in effects {
+            if matches!(effect, Effect::Note(Note::ElectionBegan { .. })) {
+                self.election_since.get_or_insert(self.now);
+            }
             self.say(|| format!("masters: -> {effect:?}"));
             self.carry_out(effect);
         }
@@ -300,7 +310,15 @@ impl World {
         }
         if fits {
             set.check();
-            *registry = set.clone();
+            let before = core::mem::replace(registry, set.clone());
+            let reign = before.epoch != set.epoch;
+            self.masters.past.push_back(before);
+            if self.masters.past.len() > PAST_MAX {
+                self.masters.past.pop_front();
+            }
+            if reign {
+                self.note_reign();
+            }
         }
         self.say(|| format!("registry: {fits} {}", words(&set)));
         self.note(17, set.epoch.0, set.set_version);
@@ -315,6 +333,19 @@ impl World {
         };
         self.coordinate(event);
         self.assign_all();
+    }
+
+    /// Another reign is registered.
+    fn note_reign(&mut self) {
+        let began = [
+            (Work::Move, self.move_since.take()),
+            (Work::Promote, self.election_since.take()),
+        ];
+        for (work, since) in began {
+            if let Some(since) = since {
+                self.coverage.done(work, since, self.now);
+            }
+        }
     }
 
     fn assign_all(&mut self) {

@@ -7,6 +7,7 @@
 //!
 //! Not here: real files, sockets, iSCSI; several volumes of one store; damaged bits.
 
+pub mod coverage;
 mod faults;
 mod histories;
 mod hosts;
@@ -18,6 +19,7 @@ mod oracles;
 pub mod plan;
 mod process;
 
+use self::coverage::{Cells, Coverage, Work};
 use self::histories::Histories;
 use self::hosts::{Open, Read, Reply};
 use self::masters::{Masters, ToMaster};
@@ -73,6 +75,8 @@ pub struct Outcome {
     pub faults: u64,
     /// Resyncs that ended.
     pub resyncs: u64,
+    /// Which work met which fault.
+    pub coverage: Cells,
 }
 
 /// Told what happens, line by line.
@@ -135,6 +139,16 @@ enum What {
     Read,
 }
 
+impl What {
+    fn work(self) -> Work {
+        match self {
+            What::Write => Work::Write,
+            What::Unmap => Work::Unmap,
+            What::Read => Work::Read,
+        }
+    }
+}
+
 /// Something that happens at a moment.
 #[derive(Debug)]
 enum Happening {
@@ -161,6 +175,7 @@ enum Happening {
     Operator,
     Replace(usize),
     Heal(usize, usize),
+    Lonely(usize, Micros),
     Unfill(usize),
 }
 
@@ -185,6 +200,11 @@ struct World {
     calm_since: Option<Micros>,
     faults: u64,
     seen: Seen,
+    coverage: Coverage,
+    /// A person asked for a move then, and no reign was registered since.
+    move_since: Option<Micros>,
+    /// An election runs since then.
+    election_since: Option<Micros>,
     hash: u64,
     steps: u64,
     defect: Option<Defect>,
@@ -197,7 +217,7 @@ impl World {
         let nodes: Vec<Node> = (0..plan.nodes)
             .map(|node| {
                 let image = formatted(store_of(index(node), 0), plan.layout);
-                let rate = rng.u64(975..=1025);
+                let rate = rng.u64(faults::RATES);
                 Node::new(index(node), image, rate, rng.u64(..1000 * SECOND))
             })
             .collect();
@@ -224,6 +244,9 @@ impl World {
             calm_since: None,
             faults: 0,
             seen: Seen::default(),
+            coverage: Coverage::default(),
+            move_since: None,
+            election_since: None,
             hash: 0xcbf2_9ce4_8422_2325,
             steps: 0,
             defect: options.defect,
@@ -262,6 +285,7 @@ impl World {
             epoch: self.masters.registry.epoch.0,
             faults: self.faults,
             resyncs: self.seen.resyncs,
+            coverage: self.coverage.cells,
         }
     }
 
@@ -306,6 +330,7 @@ impl World {
                 self.network.cut.remove(&(node, other));
                 self.network.cut.remove(&(other, node));
             }
+            Happening::Lonely(node, until) => self.on_lonely(node, until),
             Happening::Replace(node) => self.on_replace(node),
             Happening::Unfill(node) => self.on_unfill(node),
         }

@@ -42,8 +42,9 @@ pub(super) struct Node {
     pub(super) inbox: VecDeque<Input>,
     pub(super) slow_until: Micros,
     pub(super) clogged_until: Micros,
-    /// Its clock: parts per thousand of true time, and where it began.
+    /// Its clock: parts per thousand of true time from `since` on, and what it said then.
     rate: u64,
+    since: Micros,
     offset: Micros,
 }
 
@@ -107,13 +108,20 @@ impl Node {
             slow_until: 0,
             clogged_until: 0,
             rate,
+            since: 0,
             offset,
         }
     }
 
+    /// Its clock has another rate from now on.
+    pub(super) fn drift(&mut self, now: Micros, rate: u64) {
+        self.offset += (now - self.since) * self.rate / 1000;
+        (self.since, self.rate) = (now, rate);
+    }
+
     /// What its clock says at `now`.
     pub(super) fn clock(&self, now: Micros) -> Duration {
-        Duration::from_micros(self.offset + now * self.rate / 1000)
+        Duration::from_micros(self.offset + (now - self.since) * self.rate / 1000)
     }
 
     /// What an agent knows of its copy in `set`, asked at `now`.

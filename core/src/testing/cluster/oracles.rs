@@ -1,7 +1,8 @@
 //! What must hold at any time, and what must hold at the end.
 
+use super::coverage::Work;
 use super::node::{FILLER, VOLUME};
-use super::{CALM_MAX, SECOND, World};
+use super::{CALM_MAX, Micros, SECOND, World};
 use crate::block::{Block, BlockRange};
 use crate::engine::Role;
 use crate::lsn::{Epoch, Lsn};
@@ -27,6 +28,8 @@ pub(super) struct Seen {
     committed: BTreeMap<Lsn, Epoch>,
     /// Of each process: its commit point, and whether it resyncs.
     points: BTreeMap<usize, (Lsn, bool)>,
+    /// When a copy began to be filled.
+    resync_since: BTreeMap<usize, Micros>,
     pub(super) resyncs: u64,
 }
 
@@ -70,6 +73,25 @@ impl World {
             "I3: node {node} serves {epoch} after {highest}"
         );
         self.seen.served = epoch;
+        self.check_alone(node, epoch);
+    }
+
+    /// While a reign serves, no older one would.
+    fn check_alone(&self, node: usize, epoch: Epoch) {
+        for (at, other) in self.nodes.iter().enumerate() {
+            let Some(process) = other.process.as_ref().filter(|_| at != node) else {
+                continue;
+            };
+            if process.role != Role::Primary || other.paused_until > self.now {
+                continue;
+            }
+            let status = process.engine.status(VOLUME, other.clock(self.now));
+            let serves = status.filter(|status| status.serving && status.epoch < epoch);
+            assert!(
+                serves.is_none(),
+                "I3: node {at} would serve {serves:?} while node {node} serves {epoch}"
+            );
+        }
     }
 
     /// A record goes from one copy to another.
@@ -105,7 +127,16 @@ impl World {
         );
         assert!(info.committed <= info.durable, "node {node}: {info:?}");
         assert!(info.durable <= info.appended, "node {node}: {info:?}");
-        self.seen.resyncs += u64::from(before.1 && !resyncs);
+        match (before.1, resyncs) {
+            (false, true) => drop(self.seen.resync_since.insert(node, self.now)),
+            (true, false) => {
+                self.seen.resyncs += 1;
+                if let Some(since) = self.seen.resync_since.remove(&node) {
+                    self.coverage.done(Work::Resync, since, self.now);
+                }
+            }
+            _ => {}
+        }
         if info.committed > before.0 {
             self.seen.committed_by(store, info.committed, node);
         }

@@ -28,6 +28,9 @@ pub enum Fault {
     Isolate,
     /// The masters and a node do not hear each other.
     CutFromMasters,
+    /// The primary loses masters and, perhaps, copies while another is wanted in its place: two that may both
+    /// believe that they reign.
+    Usurp,
     /// A stream ends.
     Break,
     /// Messages of one node are late.
@@ -36,8 +39,12 @@ pub enum Fault {
     SlowDisk,
     /// Another volume takes the space.
     FullDisk,
+    /// A clock runs faster or slower from here on. It never steps: what it stands for is monotonic.
+    Drift,
     /// Another master leads, from what is registered alone.
     MasterRestart,
+    /// A copy is assigned once more what was registered long ago.
+    StaleAssignment,
     /// A planned move.
     Move,
     /// A store is lost and a person replaces it by an empty one.
@@ -48,7 +55,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 18] = [
         Fault::Kill,
         Fault::PowerLoss,
         Fault::PowerLossOfAll,
@@ -56,15 +63,26 @@ impl Fault {
         Fault::Cut,
         Fault::Isolate,
         Fault::CutFromMasters,
+        Fault::Usurp,
         Fault::Break,
         Fault::Clog,
         Fault::SlowDisk,
         Fault::FullDisk,
+        Fault::Drift,
         Fault::MasterRestart,
+        Fault::StaleAssignment,
         Fault::Move,
         Fault::Replace,
         Fault::Heal,
     ];
+
+    /// Whether it ends when all cuts do.
+    pub(super) fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Fault::Cut | Fault::Isolate | Fault::CutFromMasters | Fault::Usurp
+        )
+    }
 }
 
 /// A seed's shape.
@@ -123,6 +141,8 @@ impl Plan {
             idle: Duration::from_millis(rng.u64(50..1500)),
             ..Config::default()
         };
+        // Rare faults let elections and resyncs end before the next comes; dense ones do not.
+        let gap_max = if rng.bool() { 3 * SECOND } else { 12 * SECOND };
         Plan {
             copies,
             nodes,
@@ -133,7 +153,7 @@ impl Plan {
             depth: rng.usize(1..10),
             think: rng.u64(5_000..150_000),
             storm: rng.u64(5..50) * SECOND,
-            gap: rng.u64(100_000..3 * SECOND),
+            gap: rng.u64(100_000..gap_max),
             faults: faults(rng),
             lost: if rng.bool() { 0 } else { rng.u32(..50) },
             delay: rng.u64(100..5_000),
