@@ -110,9 +110,6 @@ pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 /// Bytes of one operation at most: longer ones have hung kernels, and delay their neighbours.
 pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
 
-/// Flushes timed at the start; the fastest counts.
-pub(crate) const PROBE_FLUSHES: usize = 3;
-
 /// Reads under way at once, for what is wanted, and as many for what comes behind it.
 pub(crate) const OPENING_READS_IN_FLIGHT_MAX: usize = 16;
 

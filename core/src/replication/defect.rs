@@ -7,9 +7,11 @@
 //!
 //! | defect | found by | what else keeps the promise |
 //! |---|---|---|
-//! | CommitAlone, CountSentAsDurable, AckBeforeDurable | C R | |
+//! | CommitAlone, CountSentAsDurable | C R | |
+//! | AckBeforeDurable, KeepDivergedTail | R | |
 //! | RemoveBeforeRegistered, AddWithoutRequiring | C | |
-//! | ServeWithoutLease, ServeBeforeReignCommitted | C R | |
+//! | ServeWithoutLease | C | |
+//! | ServeBeforeReignCommitted | C R | |
 //! | LeaseFromArrival, HideLease | H | elections mostly take longer than what is left of a lease |
 //! | IgnoreEpoch | H | the store takes no record of a reign that it did not adopt |
 //! | FollowAfterFence | C H | |
@@ -19,7 +21,6 @@
 //! | SkipUnmapInResync | C | |
 //! | ProposeResyncing | H | such a copy is not elected, and has every record since |
 //! | CommitInheritedByCount | H | a reign's set mostly has no copy that differs from its primary |
-//! | KeepDivergedTail | R | |
 
 /// One wrong behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

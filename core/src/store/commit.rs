@@ -303,6 +303,11 @@ impl Store {
             chain,
         };
         let offset = self.ring.offset(position);
+        let io = if sealed.parts.iter().any(Entered::is_direct) {
+            Io::Frame
+        } else {
+            Io::DurableFrame
+        };
         self.frame = Some(FrameInFlight {
             end: self.last_frame,
             payload: offset.plus(header.len() as u64),
@@ -314,7 +319,7 @@ impl Store {
             header,
             payloads: sealed.payloads,
         };
-        self.write(Io::Frame, offset, data, effects);
+        self.write(io, offset, data, effects);
     }
 
     /// The frame in flight is durable: of a volume that is alone, that commits its records.

@@ -188,11 +188,21 @@ pub(super) struct Entered {
     pub(super) part: Part,
 }
 
+impl Entered {
+    /// Whether its frame names a chunk that was written but not synced.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.part.body, PartBody::Direct { .. })
+    }
+}
+
 /// What an answer means.
 #[derive(Debug)]
 pub(super) enum Io {
     Repair,
     RepairSync,
+    /// A frame that needs nothing durable but itself.
+    DurableFrame,
+    /// A frame that names chunks which were written: one sync is for both.
     Frame,
     FrameSync,
     /// Parts whose chunks were written.
@@ -390,8 +400,8 @@ impl Store {
         match io {
             Io::Repair => self.sync(Io::RepairSync, effects),
             Io::RepairSync => self.opening = Opening::Frame,
+            Io::DurableFrame | Io::FrameSync => self.on_frame_durable(effects),
             Io::Frame => self.sync(Io::FrameSync, effects),
-            Io::FrameSync => self.on_frame_durable(effects),
             Io::Direct(parts) => self.ready.extend(parts),
             Io::Queued(volume, request) => self.on_queued_written(volume, request),
             Io::Page => self.on_page_written(effects),
@@ -443,8 +453,14 @@ impl Store {
         data: Data,
         effects: &mut Vec<Effect>,
     ) {
+        let durable = matches!(io, Io::DurableFrame);
         let io = self.expect(io);
-        effects.push(Effect::Write { io, offset, data });
+        effects.push(Effect::Write {
+            io,
+            offset,
+            data,
+            durable,
+        });
     }
 
     /// Asks for a sync, or goes on at once when writes are durable by themselves.
@@ -582,7 +598,7 @@ impl Io {
     fn name(&self) -> &'static str {
         match self {
             Io::Repair | Io::RepairSync => "repairing a superblock",
-            Io::Frame | Io::FrameSync => "writing the log",
+            Io::DurableFrame | Io::Frame | Io::FrameSync => "writing the log",
             Io::Direct(_) | Io::Queued(..) | Io::Copy { .. } => "writing a chunk",
             Io::Page => "writing the chunk map",
             Io::Round => "writing a checkpoint",

@@ -294,6 +294,8 @@ pub enum Effect {
         offset: StoreOffset,
         /// What.
         data: Data,
+        /// It is durable when it is done, it alone: other completed writes still need a sync.
+        durable: bool,
     },
     /// Read each source block, verify its checksum, and write them one behind the other; answer with
     /// [`Event::CopyDone`]. When a source is bad nothing need be written.

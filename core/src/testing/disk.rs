@@ -25,6 +25,7 @@ pub struct Image {
 pub struct Write {
     first: usize,
     blocks: Vec<Rc<BlockBytes>>,
+    durable: bool,
 }
 
 /// How the last write of a crash image is damaged.
@@ -136,12 +137,19 @@ impl Image {
 }
 
 impl Write {
+    /// Durable when it is done.
+    pub fn durably(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
     /// Cuts `bytes` into blocks.
     pub fn of_bytes(offset: StoreOffset, bytes: &[u8]) -> Self {
         let block = |bytes: &[u8]| Rc::new(bytes.try_into().expect("whole blocks"));
         Write {
             first: index(offset),
             blocks: bytes.chunks_exact(BLOCK_BYTES).map(block).collect(),
+            durable: false,
         }
     }
 
@@ -150,6 +158,7 @@ impl Write {
         Write {
             first: index(offset),
             blocks,
+            durable: false,
         }
     }
 
@@ -202,7 +211,7 @@ impl Disk {
         let (_, write, done) = pending.expect("a write that was begun");
         *done = true;
         self.current.apply(write);
-        if self.write_through {
+        if self.write_through || write.durable {
             self.durable.apply(write);
             self.pending.retain(|(other, ..)| *other != id);
         }

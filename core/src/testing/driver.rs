@@ -81,7 +81,7 @@ pub enum BlockRead {
 
 #[derive(Debug)]
 enum Running {
-    Write(IoId, u64),
+    Write(IoId, u64, bool),
     Copy(IoId, u64),
     CopySourceFailed(IoId, usize),
     Sync(IoId, Vec<u64>),
@@ -194,8 +194,13 @@ impl Driver {
         }
         let at = self.rng.usize(..self.running.len());
         let event = match self.running.swap_remove(at) {
-            Running::Write(io, id) => {
-                let result = self.end_write(id);
+            Running::Write(io, id, durable) => {
+                let synced = if durable {
+                    fault(&mut self.faults.sync_after)
+                } else {
+                    Ok(())
+                };
+                let result = synced.and_then(|()| self.end_write(id));
                 Event::WriteDone { io, result }
             }
             Running::Copy(io, id) => {
@@ -272,10 +277,15 @@ impl Driver {
 
     fn start(&mut self, effect: Effect) {
         match effect {
-            Effect::Write { io, offset, data } => {
-                let write = self.gather(offset, data);
+            Effect::Write {
+                io,
+                offset,
+                data,
+                durable,
+            } => {
+                let write = self.gather(offset, data).durably(durable);
                 let id = self.disk.begin(write);
-                self.running.push(Running::Write(io, id));
+                self.running.push(Running::Write(io, id, durable));
             }
             Effect::Copy { io, sources, to } => self.start_copy(io, &sources, to),
             Effect::Sync { io } => {

@@ -331,8 +331,13 @@ impl Node {
 
     fn perform_store(&mut self, effect: store::Effect) {
         match effect {
-            store::Effect::Write { io, offset, data } => {
-                let write = self.gather(offset, data);
+            store::Effect::Write {
+                io,
+                offset,
+                data,
+                durable,
+            } => {
+                let write = self.gather(offset, data).durably(durable);
                 let id = self.disk.begin(write);
                 self.running.push(Running::Write(io, id));
             }

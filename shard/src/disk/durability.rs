@@ -1,14 +1,9 @@
-//! How a device makes writes durable, learned from sysfs and a probe.
+//! How a device makes writes durable, learned from sysfs.
 
 use std::fmt;
 use std::fs;
 use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Flushes cheaper than this run on the shard's own thread: a hand-over to a kernel worker and back
-/// costs about as much.
-const FLUSH_INLINE_MAX: Duration = Duration::from_micros(30);
 
 /// What sysfs says of the device under a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,33 +18,29 @@ pub(crate) enum Cache {
     Unknown,
 }
 
-/// The durability primitive chosen for a device.
+/// How a store on a device makes its writes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Every write through an `O_DSYNC` descriptor.
-    DurableWrites,
-    /// Batches of writes, then one `fdatasync` on a kernel worker.
-    FlushOnRing,
-    /// Batches of writes, then one `fdatasync` on the shard's thread.
-    FlushInline,
+    /// Every write is durable when it is done.
+    Writes,
+    /// Log frames are (the kernel sends a flush behind each); the rest waits for the next `fdatasync`.
+    FramesAndSyncs,
 }
 
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Durability::DurableWrites => "O_DSYNC writes",
-            Durability::FlushOnRing => "writes, then fdatasync through the ring",
-            Durability::FlushInline => "writes, then fdatasync on the shard's thread",
+            Durability::Writes => "O_DSYNC writes",
+            Durability::FramesAndSyncs => "O_DSYNC log frames, fdatasync for the rest",
         })
     }
 }
 
-/// Chooses the primitive. `flush` is the measured time of one write and flush, when it was measured.
-pub(crate) fn choose(cache: Cache, flush: Option<Duration>) -> Durability {
-    match (cache, flush) {
-        (Cache::WriteThrough | Cache::WriteBackWithFua, _) => Durability::DurableWrites,
-        (_, Some(flush)) if flush < FLUSH_INLINE_MAX => Durability::FlushInline,
-        _ => Durability::FlushOnRing,
+/// Chooses how.
+pub(crate) fn choose(cache: Cache) -> Durability {
+    match cache {
+        Cache::WriteThrough | Cache::WriteBackWithFua => Durability::Writes,
+        Cache::WriteBack | Cache::Unknown => Durability::FramesAndSyncs,
     }
 }
 
@@ -90,22 +81,16 @@ fn read_queue(queue: &Path) -> Cache {
 #[cfg(test)]
 mod tests {
     use super::{Cache, Durability, choose};
-    use std::time::Duration;
 
     #[test]
-    fn the_primitive_follows_from_cache_and_flush_time() {
-        let slow = Some(Duration::from_micros(200));
-        let fast = Some(Duration::from_micros(8));
-        for (cache, flush, expected) in [
-            (Cache::WriteThrough, slow, Durability::DurableWrites),
-            (Cache::WriteBackWithFua, slow, Durability::DurableWrites),
-            (Cache::WriteBack, slow, Durability::FlushOnRing),
-            (Cache::WriteBack, None, Durability::FlushOnRing),
-            (Cache::WriteBack, fast, Durability::FlushInline),
-            (Cache::Unknown, slow, Durability::FlushOnRing),
-            (Cache::Unknown, fast, Durability::FlushInline),
+    fn only_devices_that_need_no_flush_get_durable_writes_throughout() {
+        for (cache, expected) in [
+            (Cache::WriteThrough, Durability::Writes),
+            (Cache::WriteBackWithFua, Durability::Writes),
+            (Cache::WriteBack, Durability::FramesAndSyncs),
+            (Cache::Unknown, Durability::FramesAndSyncs),
         ] {
-            assert_eq!(choose(cache, flush), expected);
+            assert_eq!(choose(cache), expected);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Disk;
 use super::durability::{Durability, cache_of, choose};
-use crate::limits::{IO_BYTES_MAX, PROBE_FLUSHES};
+use crate::limits::IO_BYTES_MAX;
 use crate::runtime::buffer::{Buffer, ReadBytes};
 use crate::runtime::file::{File, WriteMode};
 use holdfast_core::block::StoreOffset;
@@ -11,7 +11,6 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use tracing::info;
 
 /// A claimed path: locked, looked at, not yet opened for I/O.
@@ -86,62 +85,58 @@ fn has_data(file: &mut std::fs::File, bytes: u64) -> bool {
 /// An open store file.
 #[derive(Debug)]
 pub(crate) struct FileDisk {
-    file: File,
-    durability: Durability,
+    /// Its writes are durable when they are done.
+    durable: File,
+    /// Its writes need a sync; none when the device makes every write durable at no cost.
+    plain: Option<File>,
     bytes: u64,
     /// Holds the lock until the end.
     _lock: std::fs::File,
 }
 
 impl FileDisk {
-    /// Opens a claimed path on this executor and chooses its durability primitive.
+    /// Opens a claimed path on this executor and chooses how it makes writes durable.
     pub(crate) async fn open(claim: Claim) -> io::Result<FileDisk> {
         let cache = cache_of(&claim.path);
-        let mut durability = choose(cache, None);
-        let mode = match durability {
-            Durability::DurableWrites => WriteMode::Durable,
-            Durability::FlushOnRing | Durability::FlushInline => WriteMode::Plain,
+        let durability = choose(cache);
+        let durable = File::open(&claim.path, WriteMode::Durable).await?;
+        let plain = match durability {
+            Durability::Writes => None,
+            Durability::FramesAndSyncs => Some(File::open(&claim.path, WriteMode::Plain).await?),
         };
-        let file = File::open(&claim.path, mode).await?;
         let bytes = claim.bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         // The first read tells whether direct I/O works here at all.
-        let first = file.read(0, BLOCK_BYTES).await?;
+        let first = durable.read(0, BLOCK_BYTES).await?;
         if first.len() != BLOCK_BYTES {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let flush = probe_flush(&file).await?;
-        if mode == WriteMode::Plain {
-            durability = choose(cache, Some(flush));
-        }
         info!(
-            path = %claim.path.display(), bytes, cache = ?cache, flush_us = flush.as_micros(),
+            path = %claim.path.display(), bytes, cache = ?cache,
             "store device: durable by {durability}"
         );
         Ok(FileDisk {
-            file,
-            durability,
+            durable,
+            plain,
             bytes,
             _lock: claim.lock,
         })
     }
 }
 
-/// Times a flush. Nothing is written: opening a store never changes it, so what is timed is the
-/// flush of a device whose cache may be empty, a lower bound.
-async fn probe_flush(file: &File) -> io::Result<Duration> {
-    let mut fastest = Duration::MAX;
-    for _ in 0..PROBE_FLUSHES {
-        let start = Instant::now();
-        file.sync().await?;
-        fastest = fastest.min(start.elapsed());
+async fn write(file: &File, offset: StoreOffset, buffer: &Buffer) -> io::Result<()> {
+    assert!(buffer.len() <= IO_BYTES_MAX);
+    assert!(buffer.len().is_multiple_of(BLOCK_BYTES));
+    let written = file.write(offset.0, buffer).await?;
+    if written != buffer.len() {
+        return Err(io::ErrorKind::WriteZero.into());
     }
-    Ok(fastest)
+    Ok(())
 }
 
 impl Disk for FileDisk {
     async fn read(&self, offset: StoreOffset, bytes: usize) -> io::Result<ReadBytes> {
         assert!(bytes <= IO_BYTES_MAX);
-        let data = self.file.read(offset.0, bytes).await?;
+        let data = self.durable.read(offset.0, bytes).await?;
         if data.len() != bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -149,25 +144,22 @@ impl Disk for FileDisk {
     }
 
     async fn write(&self, offset: StoreOffset, buffer: &Buffer) -> io::Result<()> {
-        assert!(buffer.len() <= IO_BYTES_MAX);
-        assert!(buffer.len().is_multiple_of(BLOCK_BYTES));
-        let written = self.file.write(offset.0, buffer).await?;
-        if written != buffer.len() {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        Ok(())
+        write(self.plain.as_ref().unwrap_or(&self.durable), offset, buffer).await
+    }
+
+    async fn write_durable(&self, offset: StoreOffset, buffer: &Buffer) -> io::Result<()> {
+        write(&self.durable, offset, buffer).await
     }
 
     async fn sync(&self) -> io::Result<()> {
-        match self.durability {
-            Durability::DurableWrites => Ok(()),
-            Durability::FlushOnRing => self.file.sync().await,
-            Durability::FlushInline => self.file.sync_inline(),
+        match &self.plain {
+            Some(file) => file.sync().await,
+            None => Ok(()),
         }
     }
 
     fn write_through(&self) -> bool {
-        self.durability == Durability::DurableWrites
+        self.plain.is_none()
     }
 
     fn bytes(&self) -> u64 {

@@ -78,6 +78,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    async fn write_durable(&self, offset: StoreOffset, buffer: &Buffer) -> io::Result<()> {
+        self.write(offset, buffer).await?;
+        spend(&self.0.syncs_left)
+    }
+
     async fn sync(&self) -> io::Result<()> {
         futures_lite::future::yield_now().await;
         spend(&self.0.syncs_left)

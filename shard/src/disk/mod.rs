@@ -26,6 +26,13 @@ pub(crate) trait Disk: 'static {
     /// [`Disk::write_through`].
     fn write(&self, offset: StoreOffset, buffer: &Buffer) -> impl Future<Output = io::Result<()>>;
 
+    /// Stores the whole buffer at `offset`, durably: this write, not those before it.
+    fn write_durable(
+        &self,
+        offset: StoreOffset,
+        buffer: &Buffer,
+    ) -> impl Future<Output = io::Result<()>>;
+
     /// Makes every write that completed before the call durable.
     fn sync(&self) -> impl Future<Output = io::Result<()>>;
 

@@ -3,7 +3,6 @@
 use super::buffer::{Buffer, ReadBytes};
 use glommio::io::{DmaFile, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -62,16 +61,5 @@ impl File {
     /// Makes every completed write durable.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         self.0.fdatasync().await.map_err(io::Error::from)
-    }
-
-    /// Makes every completed write durable, on this thread: for devices whose flush costs less than
-    /// a hand-over to a kernel worker.
-    pub(crate) fn sync_inline(&self) -> io::Result<()> {
-        rustix::fs::fdatasync(self.fd()).map_err(io::Error::from)
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open for as long as `self.0` lives, and the borrow is tied to it.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

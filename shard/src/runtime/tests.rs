@@ -27,7 +27,6 @@ fn what_was_written_and_synced_is_read_back() {
             buffer.bytes_mut().fill(7);
             assert_eq!(file.write(4096, &buffer).await.expect("writes"), 8192);
             file.sync().await.expect("syncs");
-            file.sync_inline().expect("syncs");
             let read = file.read(0, 16384).await.expect("reads");
             assert!(read[..4096].iter().all(|&byte| byte == 1));
             assert!(read[4096..12288].iter().all(|&byte| byte == 7));

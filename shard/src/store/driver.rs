@@ -304,7 +304,12 @@ impl<D: Disk> StoreDriver<D> {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Write { io, offset, data } => self.start_write(io, offset, &data),
+            Effect::Write {
+                io,
+                offset,
+                data,
+                durable,
+            } => self.start_write(io, offset, (&data, durable)),
             Effect::Copy { io, sources, to } => {
                 let driver = Rc::clone(self);
                 self.copies.run(async move {
@@ -377,7 +382,7 @@ impl<D: Disk> StoreDriver<D> {
             .expect("the machine completes each request once")
     }
 
-    fn start_write(self: &Rc<Self>, io: IoId, offset: StoreOffset, data: &Data) {
+    fn start_write(self: &Rc<Self>, io: IoId, offset: StoreOffset, (data, durable): (&Data, bool)) {
         let buffers = self.buffers_of(data);
         let left = Rc::new(Cell::new(buffers.len()));
         let failure: Rc<Cell<Option<IoFailure>>> = Rc::default();
@@ -386,7 +391,12 @@ impl<D: Disk> StoreDriver<D> {
             let (driver, left, failure) = (Rc::clone(self), Rc::clone(&left), Rc::clone(&failure));
             let (offset, length) = (at, buffer.len() as u64);
             self.writes.run(async move {
-                if let Err(error) = driver.disk.write(offset, &buffer).await {
+                let result = if durable {
+                    driver.disk.write_durable(offset, &buffer).await
+                } else {
+                    driver.disk.write(offset, &buffer).await
+                };
+                if let Err(error) = result {
                     failure.set(Some(driver.failure_of("write", Some(offset), &error)));
                 }
                 left.set(left.get() - 1);

@@ -258,8 +258,14 @@ impl Process {
     }
 
     /// Begins a disk write.
-    pub(super) fn begin_write(&mut self, io: IoId, offset: StoreOffset, data: Data) -> u64 {
-        let write = self.gather(offset, data);
+    pub(super) fn begin_write(
+        &mut self,
+        io: IoId,
+        offset: StoreOffset,
+        data: Data,
+        durable: bool,
+    ) -> u64 {
+        let write = self.gather(offset, data).durably(durable);
         let id = self.disk.begin(write);
         self.run(Running::Write(io, id))
     }

@@ -288,7 +288,12 @@ impl World {
     fn perform_store(&mut self, at: usize, effect: store::Effect) {
         let process = self.nodes[at].process.as_mut().expect("it runs");
         let number = match effect {
-            store::Effect::Write { io, offset, data } => process.begin_write(io, offset, data),
+            store::Effect::Write {
+                io,
+                offset,
+                data,
+                durable,
+            } => process.begin_write(io, offset, data, durable),
             store::Effect::Copy { io, sources, to } => process.begin_copy(io, &sources, to),
             store::Effect::Sync { io } => process.begin_sync(io),
             store::Effect::Complete { tag, result } => {

@@ -295,8 +295,12 @@ fn what_was_inherited_is_not_committed_by_counting() {
         lab.muted.clear();
         for _ in 0..60 {
             lab.tick();
-            for _ in 0..STEPS_OF_A_TICK {
-                let _ = lab.deliver_one() | lab.disk_one();
+            for step in 0..2 * STEPS_OF_A_TICK {
+                let _ = if step % 2 == 0 {
+                    lab.deliver_one()
+                } else {
+                    lab.disk_one()
+                };
                 // Both follow and grant, and neither gets the new reign's record durable.
                 for (at, adopted) in [(1, record), (2, Lsn(record.0 - 1))] {
                     let copy = info(&lab, at);

