@@ -19,8 +19,14 @@ use std::time::Duration;
 /// meets the flaw of [`keep_awake`] more often on a busy machine.
 const PREEMPT: Duration = Duration::from_millis(5);
 
-/// The longest sleep of an executor.
+/// The longest sleep of an executor that has work.
 const PULSE: Duration = Duration::from_millis(10);
+
+/// The longest sleep of an idle one. What the pulse is there for happens on busy machines.
+const IDLE_PULSE: Duration = Duration::from_millis(80);
+
+/// Tasks between two pulses that still are idling: the pulse's own and those of a tick.
+const IDLE_TASKS: u64 = 8;
 
 /// How an executor runs.
 #[derive(Clone, Debug)]
@@ -73,8 +79,8 @@ where
         .spin_before_park(options.spin)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
     let (give, pulse) = mpsc::channel();
-    let ended = Arc::new(AtomicBool::new(false));
-    let over = Arc::clone(&ended);
+    let state = Arc::new(Pulse::default());
+    let seen = Arc::clone(&state);
     let handle = builder
         .spawn(move || async move {
             // Foreign wakes of a sleeping or busy shard are prompt only in a queue that matters.
@@ -84,15 +90,23 @@ where
                 "foreground",
             );
             FOREGROUND.with(|slot| slot.set(Some(queue)));
-            task::spawn(pulsed(give));
+            task::spawn(pulsed(give, Arc::clone(&seen)));
             main().await;
-            over.store(true, Ordering::Relaxed);
+            seen.ended.store(true, Ordering::Relaxed);
         })
         .map_err(io::Error::from)?;
     std::thread::Builder::new()
         .name("pulse".into())
-        .spawn(move || keep_awake(&pulse, &ended))?;
+        .spawn(move || keep_awake(&pulse, &state))?;
     Ok(Executor(handle))
+}
+
+/// What an executor and the thread that wakes it know of each other.
+#[derive(Debug, Default)]
+struct Pulse {
+    ended: AtomicBool,
+    /// Hardly anything ran between the last two pulses.
+    idle: AtomicBool,
 }
 
 /// Never lets an executor sleep for long: a thread that wakes it again and again.
@@ -101,24 +115,33 @@ where
 /// with more work than CPUs, glommio takes the executor for idle and lets it sleep with tasks that
 /// could run, for ever if no event follows. A timer does not help: the task that would set it again
 /// may be among those. A wake from outside always ends the sleep.
-fn keep_awake(pulse: &Receiver<Waker>, ended: &AtomicBool) {
+fn keep_awake(pulse: &Receiver<Waker>, state: &Pulse) {
     let Ok(waker) = pulse.recv() else {
         return;
     };
-    while !ended.load(Ordering::Relaxed) {
-        std::thread::sleep(PULSE);
+    let mut pause = PULSE;
+    while !state.ended.load(Ordering::Relaxed) {
+        std::thread::sleep(pause);
         waker.wake_by_ref();
+        pause = if state.idle.load(Ordering::Relaxed) {
+            (pause * 2).min(IDLE_PULSE)
+        } else {
+            PULSE
+        };
     }
 }
 
 /// The task that the pulse wakes. It gives its waker away once and never ends.
-async fn pulsed(give: Sender<Waker>) {
+async fn pulsed(give: Sender<Waker>, state: Arc<Pulse>) {
     let mut give = Some(give);
     std::future::poll_fn(|context| {
         if let Some(give) = give.take() {
             // The thread waits for it; when it is gone the process is ending.
             let _ = give.send(context.waker().clone());
         }
+        // Reading the statistics begins them anew.
+        let tasks = glommio::executor().executor_stats().tasks_executed();
+        state.idle.store(tasks <= IDLE_TASKS, Ordering::Relaxed);
         Poll::Pending
     })
     .await
