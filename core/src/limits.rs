@@ -76,6 +76,12 @@ pub const DOWN_GRACE: Duration = Duration::from_millis(200);
 /// Between two tries to attach a copy that refused.
 pub const ATTACH_RETRY: Duration = Duration::from_millis(100);
 
+/// Longest wait between two tries to attach a copy whose history is another: only a person, or making
+/// it anew, changes that. It begins with [`ATTACH_RETRY`] and doubles.
+pub const DIVERGED_RETRY_MAX: Duration = Duration::from_secs(10);
+
+const _: () = assert!(ATTACH_RETRY.as_millis() < DIVERGED_RETRY_MAX.as_millis());
+
 /// Between two questions for the same change of an in-sync set.
 pub const PROPOSAL_RETRY: Duration = Duration::from_millis(500);
 

@@ -4,7 +4,8 @@ use super::filling::Filling;
 use super::streams::Streams;
 use crate::engine::{Member, StreamId};
 use crate::limits::{
-    ATTACH_RETRY, DOWN_GRACE, PEER_SILENCE, SLOW_FACTOR, SLOW_LATENCY_MIN, SLOW_TIME,
+    ATTACH_RETRY, DIVERGED_RETRY_MAX, DOWN_GRACE, PEER_SILENCE, SLOW_FACTOR, SLOW_LATENCY_MIN,
+    SLOW_TIME,
 };
 use crate::lsn::Lsn;
 use crate::peer::{Attached, DetachReason};
@@ -35,6 +36,8 @@ pub struct Follower {
     pub joining: bool,
     /// Nothing is tried with it before.
     pub retry_at: Duration,
+    /// How long it was left alone last because its history is another; zero: it was not.
+    diverged_wait: Duration,
     /// It is not proposed before: it was too slow.
     pub not_before: Duration,
     /// What it is sent to lack nothing any more.
@@ -80,6 +83,7 @@ impl Follower {
             followed: false,
             joining: false,
             retry_at: Duration::ZERO,
+            diverged_wait: Duration::ZERO,
             not_before: Duration::ZERO,
             filling: None,
             sample: None,
@@ -91,15 +95,31 @@ impl Follower {
 
     /// It does not follow any more.
     pub fn stops(&mut self, now: Duration, state: State) {
+        let mut wait = ATTACH_RETRY;
         if self.state == State::Following {
             self.since = now;
+            self.diverged_wait = Duration::ZERO; // Its history was the primary's.
+        }
+        if state == State::Refused(DetachReason::Diverged) {
+            wait = (self.diverged_wait * 2).clamp(ATTACH_RETRY, DIVERGED_RETRY_MAX);
+            self.diverged_wait = wait;
         }
         self.state = state;
         self.joining = false;
         self.filling = None;
         self.sample = None;
         self.slow_since = None;
-        self.retry_at = now + ATTACH_RETRY;
+        self.retry_at = now + wait;
+    }
+
+    /// Why it does not follow; `None`: it does, or is about to, or cannot be reached.
+    pub fn refusal(&self) -> Option<DetachReason> {
+        match self.state {
+            State::Refused(reason) => Some(reason),
+            // It is asked again for ever; in between it is as it was.
+            State::Attaching if !self.diverged_wait.is_zero() => Some(DetachReason::Diverged),
+            _ => None,
+        }
     }
 
     /// What it has durable for a count of copies.
@@ -182,3 +202,6 @@ impl Follower {
         now >= since + SLOW_TIME
     }
 }
+
+#[cfg(test)]
+mod tests;
