@@ -511,6 +511,12 @@ pub struct CopyReport {
     /// Its speed now.
     #[prost(uint64, tag = "7")]
     pub resync_bytes_per_second: u64,
+    /// It was slow: milliseconds for which it is kept out of the set; 0: it is not.
+    #[prost(uint64, tag = "8")]
+    pub slow_left_ms: u64,
+    /// Why it does not follow; empty when it does, or cannot be reached.
+    #[prost(string, tag = "9")]
+    pub refusal: String,
 }
 
 /// How a copy is, in the eyes of its primary.

@@ -3,6 +3,7 @@
 use super::Role;
 use crate::id::StoreId;
 use crate::lsn::{Epoch, Lsn};
+use crate::peer::DetachReason;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -50,6 +51,10 @@ pub struct CopyStatus {
     pub resync_total_bytes: u64,
     /// Of a resync: rate over its last seconds.
     pub resync_bytes_per_second: u64,
+    /// It was slow: for so long it is not proposed for the set; zero when it may be.
+    pub slow_left: Duration,
+    /// Why it does not follow; `None` when it does, or cannot be reached.
+    pub refusal: Option<DetachReason>,
 }
 
 /// How far a copy is.

@@ -442,7 +442,7 @@ impl Replica {
         if let Duty::Primary(leading) = &self.duty {
             status.set_version = leading.membership().version();
             status.in_sync = leading.membership().set().to_vec();
-            status.copies = copies_of(leading, info);
+            status.copies = copies_of(now, leading, info);
         }
         status
     }
@@ -609,7 +609,7 @@ fn refuse(stream: StreamId, epoch: Epoch, promised: Epoch, scope: &mut Scope<'_>
     scope.send(stream, promised, Body::Detach(reason));
 }
 
-fn copies_of(leading: &Leading, info: &VolumeInfo) -> Vec<CopyStatus> {
+fn copies_of(now: Duration, leading: &Leading, info: &VolumeInfo) -> Vec<CopyStatus> {
     let copies = leading.followers().iter().map(|follower| {
         let in_sync = leading.membership().set();
         let progress = follower.filling.as_ref().map(|filling| filling.progress());
@@ -629,6 +629,8 @@ fn copies_of(leading: &Leading, info: &VolumeInfo) -> Vec<CopyStatus> {
             resync_done_bytes: done,
             resync_total_bytes: total,
             resync_bytes_per_second: rate,
+            slow_left: follower.not_before.saturating_sub(now),
+            refusal: follower.refusal(),
         }
     });
     copies.collect()

@@ -132,5 +132,7 @@ fn copy_report(copy: &CopyStatus) -> CopyReport {
         resync_done_bytes: copy.resync_done_bytes,
         resync_total_bytes: copy.resync_total_bytes,
         resync_bytes_per_second: copy.resync_bytes_per_second,
+        slow_left_ms: u64::try_from(copy.slow_left.as_millis()).unwrap_or(u64::MAX),
+        refusal: copy.refusal.map_or_else(String::new, |why| why.to_string()),
     }
 }
