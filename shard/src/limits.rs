@@ -175,6 +175,13 @@ pub(crate) const ASIDE_IN_FLIGHT_MAX: usize = 64;
 /// Reads for peers that lack blocks, under way at once in one store; the engine asks for fewer.
 pub(crate) const FILLS_IN_FLIGHT_MAX: usize = 64;
 
+/// Lines that a volume logs about damaged blocks in one [`DAMAGE_LINES_PERIOD`] at most; the others are
+/// counted in one line.
+pub(crate) const DAMAGE_LINES_MAX: u32 = 10;
+
+/// See [`DAMAGE_LINES_MAX`].
+pub(crate) const DAMAGE_LINES_PERIOD: Duration = Duration::from_secs(1);
+
 /// Reads for primaries whose own blocks are damaged, under way at once in one store.
 pub(crate) const LENDS_IN_FLIGHT_MAX: usize = 16;
 

@@ -82,6 +82,7 @@ impl Shard {
             }
             (None, None) => {}
         }
+        volume.tell_left_out();
         let counters = volume.counters();
         report.commands = vec![
             counters.reads.get(),

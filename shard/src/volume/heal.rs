@@ -77,10 +77,12 @@ impl<D: Disk> Volume<D> {
         match written.receive().await {
             Ok(()) => {
                 add_one(&self.counters.repaired);
-                info!(
-                    store = %self.store.name(), volume = %self.id, block = %bad.block,
-                    "a damaged block was written again"
-                );
+                if self.damage_lines.admits(task::now()) {
+                    info!(
+                        store = %self.store.name(), volume = %self.id, block = %bad.block,
+                        "a damaged block was written again"
+                    );
+                }
             }
             Err(error) => warn!(
                 store = %self.store.name(), volume = %self.id, block = %bad.block,
@@ -124,7 +126,20 @@ impl<D: Disk> Volume<D> {
         Fault::Medium(bad.block)
     }
 
+    /// Tells, once, of how many damaged blocks nothing was said.
+    pub(crate) fn tell_left_out(&self) {
+        if let Some(lines) = self.damage_lines.take_left_out(task::now()) {
+            warn!(
+                store = %self.store.name(), volume = %self.id,
+                "{lines} more lines about damaged blocks were left out"
+            );
+        }
+    }
+
     fn warn_of(&self, bad: Bad, what: &str) {
+        if !self.damage_lines.admits(task::now()) {
+            return;
+        }
         let place = match bad.location {
             Location::Stored(place) => place.to_string(),
             Location::Zero | Location::Bad => "lost before".to_owned(),

@@ -7,6 +7,7 @@
 pub(crate) mod cache;
 mod gate;
 mod heal;
+mod line_rate;
 pub(crate) mod range_lock;
 pub(crate) mod read;
 pub(crate) mod rope;
@@ -23,6 +24,7 @@ use holdfast_core::limits::BLOCK_BYTES;
 use holdfast_core::store::append::Sharing;
 use holdfast_core::store::{Event, RequestError};
 use holdfast_iscsi::request::{BlockRequest, BlockResponse, ByteRange, ProvisionedRun};
+use line_rate::LineRate;
 use range_lock::{Busy, RangeLock};
 use rope::Rope;
 use std::cell::Cell;
@@ -65,6 +67,7 @@ pub(crate) struct Volume<D> {
     store: Rc<StoreDriver<D>>,
     locks: RangeLock,
     counters: Counters,
+    damage_lines: LineRate,
 }
 
 /// The outcome of a command, and the data for the host of a read.
@@ -88,6 +91,7 @@ impl<D: Disk> Volume<D> {
             store,
             locks: RangeLock::default(),
             counters: Counters::default(),
+            damage_lines: LineRate::default(),
         });
         volume.store.attend(&volume);
         volume
