@@ -429,10 +429,10 @@ fn volume(cli: &Cli, command: &VolumeCommand) -> Result<(), Failure> {
             let volume = connect()?.get_volume(name)?;
             print_text(&render::volume(&volume, cli.json))?;
             warn(&volume.may_lose);
-            if volume.reason.is_empty() {
+            if volume.health() != crate::proto::VolumeHealth::Unavailable {
                 return Ok(());
             }
-            let message = format!("volume '{name}' is not serving: {}", volume.reason);
+            let message = format!("volume '{name}' is not serving: {}", volume.health_reason);
             Err(Failure::with(Exit::Degraded, message))
         }
         VolumeCommand::Delete { name, yes } => {

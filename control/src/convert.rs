@@ -1,6 +1,7 @@
 //! The only place that knows both protobuf messages and the domain.
 
 use crate::access::{Access, AccessError, Chap, Secret};
+use crate::health::{Health, Part};
 use crate::master::{Joining, LinkEvent, Proposal, ProposalResult};
 use crate::name::VolumeName;
 use crate::proto::{self, agent_message, master_message};
@@ -102,6 +103,8 @@ fn volume_report_from(volume: link::VolumeReport) -> Result<VolumeReport, Refusa
         used_bytes: volume.used_bytes,
         sessions: volume.sessions,
         failed: volume.failed,
+        blocks_healed: volume.blocks_healed,
+        blocks_repaired: volume.blocks_repaired,
     })
 }
 
@@ -121,6 +124,8 @@ fn copy_report_from(copy: &link::CopyReport) -> Result<CopyReport, Refusal> {
         resync_done_bytes: copy.resync_done_bytes,
         resync_total_bytes: copy.resync_total_bytes,
         resync_bytes_per_second: copy.resync_bytes_per_second,
+        slow_left: Duration::from_millis(copy.slow_left_ms),
+        refusal: copy.refusal.clone(),
     })
 }
 
@@ -429,10 +434,18 @@ pub fn volume_to(seen: &VolumeView) -> proto::Volume {
     let volume = &seen.volume;
     let user = |chap: Option<&Chap>| chap.map_or_else(String::new, |chap| chap.user.clone());
     let state = match seen.status.condition {
+        _ if seen.is_unheard() => proto::VolumeState::Unspecified,
         Condition::Creating => proto::VolumeState::Creating,
         Condition::Serving => proto::VolumeState::Serving,
         Condition::Unavailable => proto::VolumeState::Unavailable,
         Condition::Deleting => proto::VolumeState::Deleting,
+    };
+    let health = match seen.verdict.health {
+        Health::Healthy => proto::VolumeHealth::Healthy,
+        Health::Degraded => proto::VolumeHealth::Degraded,
+        Health::Rebuilding => proto::VolumeHealth::Rebuilding,
+        Health::AtRisk => proto::VolumeHealth::AtRisk,
+        Health::Unavailable => proto::VolumeHealth::Unavailable,
     };
     proto::Volume {
         name: volume.name.to_string(),
@@ -457,7 +470,11 @@ pub fn volume_to(seen: &VolumeView) -> proto::Volume {
         primary_node: seen.primary_node.clone(),
         replicas: seen.copies.iter().map(copy_to).collect(),
         may_lose: volume.policy.may_lose().to_owned(),
-        degraded: seen.degraded(),
+        degraded: seen.degraded().to_owned(),
+        health: health.into(),
+        health_reason: seen.verdict.reason.clone(),
+        health_score: seen.verdict.score,
+        report_age_ms: seen.report_age.map(millis),
     }
 }
 
@@ -471,14 +488,32 @@ fn copy_to(copy: &CopyView) -> proto::Replica {
         role: if copy.primary { "primary" } else { "secondary" }.to_owned(),
         in_sync: copy.replica.in_sync,
         state: copy.state.to_owned(),
-        reason: copy.reason.clone(),
+        reason: copy.facts.complaint(),
         durable_lsn: own.map_or(0, |own| own.durable.0),
         committed_lsn: own.map_or(0, |own| own.committed.0),
         lag: told.map_or(0, |told| told.lag),
         resync_done_bytes: told.map_or(0, |told| told.resync_done_bytes),
         resync_total_bytes: told.map_or(0, |told| told.resync_total_bytes),
         resync_bytes_per_second: told.map_or(0, |told| told.resync_bytes_per_second),
+        health_score: copy.facts.score(),
+        health_parts: copy.facts.parts().into_iter().map(part_to).collect(),
+        blocks_healed: copy.facts.blocks_healed,
+        blocks_repaired: copy.facts.blocks_repaired,
+        slow_left_ms: millis(copy.facts.slow_left),
+        report_age_ms: copy.report_age.map(millis),
     }
+}
+
+fn part_to(part: Part) -> proto::HealthPart {
+    proto::HealthPart {
+        name: part.name.to_owned(),
+        lost: part.lost,
+        text: part.text,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// All volumes.

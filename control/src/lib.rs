@@ -1,6 +1,6 @@
 //! The control plane: registry, placement, reconcile, node agent, gRPC and the command line.
 //!
-//! Decisions (`registry`, `placement`, `reconcile`) are plain functions over plain data; the
+//! Decisions (`registry`, `placement`, `reconcile`, `health`) are plain functions over plain data; the
 //! `master` task acts on them, one request after the other. No host payload passes here.
 //! Only `convert` translates between protobuf messages and the domain.
 
@@ -8,6 +8,7 @@ pub mod access;
 pub mod agent;
 pub mod cli;
 pub mod convert;
+pub mod health;
 pub mod limits;
 pub mod master;
 pub mod name;

@@ -41,6 +41,13 @@ pub const LINK_SILENCE: Duration = Duration::from_secs(15);
 /// Time for `hello`, and for one message to be taken by the peer.
 pub const LINK_STEP: Duration = Duration::from_secs(5);
 
+/// What a volume server said last is believed for so long when nothing else tells whether hosts are served:
+/// then its agent would have noticed too that it is gone.
+pub const UNHEARD_MAX: Duration = LINK_SILENCE;
+
+/// Records that a copy may lack without a loss of points: more than the hosts of a volume have under way.
+pub const LAG_MAX: u64 = 1024;
+
 /// Connections on the link socket at the same time, the refused ones included.
 pub const LINK_CONNECTIONS_MAX: usize = 8;
 

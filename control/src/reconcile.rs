@@ -42,6 +42,8 @@ pub enum Event {
     Connected(NodeId, Server, Report),
     /// It is gone.
     Disconnected(NodeId),
+    /// Nothing is heard of it any more: its agent is gone, and it may serve on.
+    Unheard(NodeId),
     /// It says what is.
     Reported(NodeId, Report),
     /// It answers an order.
@@ -110,6 +112,8 @@ pub enum Effect {
 #[derive(Clone, Debug, Default)]
 pub struct Reconciler {
     links: BTreeMap<NodeId, Link>,
+    /// What volume servers that are not heard any more said last, and when.
+    past: BTreeMap<NodeId, (Report, Duration)>,
     last_request: u64,
 }
 
@@ -134,15 +138,23 @@ impl Reconciler {
                 effects.push(Effect::Note(about(desired, node, &note)));
                 let before = self.links.insert(node, Link::to(server));
                 assert!(before.is_none()); // The agent lets one in at a time.
-                self.on_report(desired, node, report, effects);
+                self.past.remove(&node);
+                self.on_report(now, desired, node, report, effects);
             }
             Event::Disconnected(node) => {
                 if let Some(link) = self.links.remove(&node) {
                     let note = format!("volume server {} disconnected", link.server.pid);
                     effects.push(Effect::Note(about(desired, node, &note)));
                 }
+                self.past.remove(&node);
             }
-            Event::Reported(node, report) => self.on_report(desired, node, report, effects),
+            Event::Unheard(node) => {
+                if let Some(link) = self.links.remove(&node) {
+                    self.past.insert(node, (link.report, link.reported_at));
+                }
+                self.past.retain(|node, _| desired.nodes.contains_key(node));
+            }
+            Event::Reported(node, report) => self.on_report(now, desired, node, report, effects),
             Event::Answered(node, request, answer) => {
                 self.on_answer(now, node, request, answer, effects);
             }
@@ -159,6 +171,25 @@ impl Reconciler {
     /// The last report of the volume server connected on that node.
     pub fn report(&self, node: NodeId) -> Option<&Report> {
         self.links.get(&node).map(|link| &link.report)
+    }
+
+    /// What the node's volume server said last, and when; also of one that is not heard any more. `None`:
+    /// it is known to be gone, or was never heard.
+    pub fn last_report(&self, node: NodeId) -> Option<(&Report, Duration)> {
+        let link = self.links.get(&node);
+        let link = link.map(|link| (&link.report, link.reported_at));
+        link.or_else(|| self.past.get(&node).map(|(report, at)| (report, *at)))
+    }
+
+    /// Whether an order for the volume was confirmed there after the last report.
+    pub fn is_confirmed_since_report(&self, node: NodeId, id: VolumeId) -> bool {
+        self.links.get(&node).is_some_and(|link| {
+            let task = link.tasks.get(&id);
+            task.is_some_and(|task| match task.progress {
+                Progress::Done { at } => at >= link.reported_at && !task.removal,
+                Progress::Sent { .. } | Progress::Failed { .. } => false,
+            })
+        })
     }
 
     /// Stores of all nodes that are still being opened.
@@ -182,6 +213,7 @@ impl Reconciler {
 
     fn on_report(
         &mut self,
+        now: Duration,
         desired: &State,
         node: NodeId,
         report: Report,
@@ -190,6 +222,7 @@ impl Reconciler {
         let Some(link) = self.links.get_mut(&node) else {
             return; // A late message of a link that is closed.
         };
+        link.reported_at = now;
         link.take_report(report, |note| {
             effects.push(Effect::Note(about(desired, node, &note)));
         });

@@ -348,9 +348,9 @@ fn name(text: &str) -> Result<VolumeName, Status> {
 
 fn not_in_time(name: &VolumeName, what: &str, seen: &VolumeView) -> Status {
     let reasons = [
-        seen.status.reason.clone(),
+        seen.status.reason.as_str(),
         seen.degraded(),
-        "the volume server has not answered".into(),
+        "the volume server has not answered",
     ];
     let reason = reasons.into_iter().find(|reason| !reason.is_empty());
     let reason = reason.unwrap_or_default();

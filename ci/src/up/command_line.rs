@@ -149,7 +149,7 @@ impl CommandLine {
 
 /// A host can log in to it.
 pub(crate) fn served(volume: &Value) -> bool {
-    volume["state"] == "serving"
+    volume["condition"] == "serving"
 }
 
 /// All stores of all nodes.

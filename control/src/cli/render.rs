@@ -1,6 +1,7 @@
 //! Results as tables and as JSON. The JSON forms are an interface: fields are only ever added.
 
-use crate::proto::{self, VolumeState};
+use crate::health::Health;
+use crate::proto::{self, VolumeHealth, VolumeState};
 use crate::size::Size;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
@@ -32,6 +33,9 @@ struct VolumeJson<'a> {
     replicas: Vec<ReplicaJson<'a>>,
     may_lose: &'a str,
     degraded: &'a str,
+    condition: &'static str,
+    health_score: u32,
+    report_age_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +54,24 @@ struct ReplicaJson<'a> {
     resync_total_bytes: u64,
     resync_bytes_per_second: u64,
     resync_eta_seconds: Option<u64>,
+    health: HealthJson<'a>,
+    blocks_healed: u64,
+    blocks_repaired: u64,
+    slow_left_ms: u64,
+    report_age_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct HealthJson<'a> {
+    score: u32,
+    parts: Vec<PartJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct PartJson<'a> {
+    name: &'a str,
+    lost: u32,
+    text: &'a str,
 }
 
 #[derive(Serialize)]
@@ -76,11 +98,8 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
         ("id", volume.id.clone()),
         ("state", state(volume).to_owned()),
     ];
-    if !volume.reason.is_empty() {
-        lines.push(("reason", volume.reason.clone()));
-    }
     for (name, text) in [
-        ("degraded", &volume.degraded),
+        ("reason", &volume.health_reason),
         ("may lose", &volume.may_lose),
     ] {
         if !text.is_empty() {
@@ -88,6 +107,8 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
         }
     }
     lines.extend([
+        ("health", format!("{} of 100", volume.health_score)),
+        ("last report", age(volume.report_age_ms)),
         ("size", Size(volume.size_bytes).to_string()),
         ("used", Size(volume.used_bytes).rounded()),
         ("target", volume.iqn.clone()),
@@ -105,9 +126,15 @@ pub(super) fn volume(volume: &proto::Volume, as_json: bool) -> String {
             ("paths", volume.paths.clone()),
             ("primary", volume.primary_node.clone()),
         ]);
-        return fields(&lines) + &copies(volume);
     }
-    fields(&lines)
+    fields(&lines) + &copies(volume)
+}
+
+fn age(age_ms: Option<u64>) -> String {
+    age_ms.map_or_else(
+        || "none is known".into(),
+        |age_ms| format!("{} s ago", age_ms / 1000),
+    )
 }
 
 /// The copies of a volume.
@@ -118,14 +145,25 @@ fn copies(volume: &proto::Volume) -> String {
             copy.role.clone(),
             if copy.in_sync { "yes" } else { "no" }.to_owned(),
             copy.state.clone(),
+            copy.health_score.to_string(),
             copy.lag.to_string(),
             resync(copy),
+            format!("{} / {}", copy.blocks_healed, copy.blocks_repaired),
             copy.store_id.clone(),
             copy.reason.clone(),
         ]
     });
     let head = [
-        "NODE", "ROLE", "IN-SYNC", "STATE", "LAG", "RESYNC", "STORE", "REASON",
+        "NODE",
+        "ROLE",
+        "IN-SYNC",
+        "STATE",
+        "HEALTH",
+        "LAG",
+        "RESYNC",
+        "HEALED / REPAIRED",
+        "STORE",
+        "REASON",
     ];
     table(&head, rows.collect())
 }
@@ -162,7 +200,7 @@ pub(super) fn volumes(reply: &proto::ListVolumesReply, as_json: bool) -> String 
             Size(volume.used_bytes).rounded(),
             volume.sessions.to_string(),
             volume.iqn.clone(),
-            volume.reason.clone(),
+            volume.health_reason.clone(),
         ]
     });
     let head = [
@@ -339,7 +377,7 @@ fn volume_json(volume: &proto::Volume) -> VolumeJson<'_> {
         portals: &volume.portals,
         store_id: &volume.store_id,
         sessions: volume.sessions,
-        reason: &volume.reason,
+        reason: &volume.health_reason,
         initiators: &volume.initiators,
         chap_user: &volume.chap_user,
         mutual_user: &volume.mutual_user,
@@ -351,6 +389,9 @@ fn volume_json(volume: &proto::Volume) -> VolumeJson<'_> {
         replicas: volume.replicas.iter().map(replica_json).collect(),
         may_lose: &volume.may_lose,
         degraded: &volume.degraded,
+        condition: condition(volume),
+        health_score: volume.health_score,
+        report_age_ms: volume.report_age_ms,
     }
 }
 
@@ -370,6 +411,22 @@ fn replica_json(copy: &proto::Replica) -> ReplicaJson<'_> {
         resync_total_bytes: copy.resync_total_bytes,
         resync_bytes_per_second: copy.resync_bytes_per_second,
         resync_eta_seconds: eta_seconds(copy),
+        health: HealthJson {
+            score: copy.health_score,
+            parts: copy.health_parts.iter().map(part_json).collect(),
+        },
+        blocks_healed: copy.blocks_healed,
+        blocks_repaired: copy.blocks_repaired,
+        slow_left_ms: copy.slow_left_ms,
+        report_age_ms: copy.report_age_ms,
+    }
+}
+
+fn part_json(part: &proto::HealthPart) -> PartJson<'_> {
+    PartJson {
+        name: &part.name,
+        lost: part.lost,
+        text: &part.text,
     }
 }
 
@@ -405,7 +462,21 @@ fn node_json(reply: &proto::ListNodesReply, node: &proto::Node) -> Value {
     })
 }
 
+/// One of the five words of `health`.
 fn state(volume: &proto::Volume) -> &'static str {
+    let health = match volume.health() {
+        VolumeHealth::Healthy => Health::Healthy,
+        VolumeHealth::Degraded => Health::Degraded,
+        VolumeHealth::Rebuilding => Health::Rebuilding,
+        VolumeHealth::AtRisk => Health::AtRisk,
+        VolumeHealth::Unavailable => Health::Unavailable,
+        VolumeHealth::Unspecified => return "unknown", // The control process is older.
+    };
+    health.word()
+}
+
+/// What a program waits for.
+fn condition(volume: &proto::Volume) -> &'static str {
     match volume.state() {
         VolumeState::Unspecified => "unknown",
         VolumeState::Creating => "creating",

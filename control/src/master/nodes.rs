@@ -145,7 +145,7 @@ impl Master {
     pub(super) async fn drop_session(&mut self, node: NodeId) -> Result<(), StorageError> {
         self.sessions.remove(&node);
         self.note(format!("node {} left", self.state.node_name(node)));
-        self.reconcile(Event::Disconnected(node)).await
+        self.reconcile(Event::Unheard(node)).await
     }
 
     fn is_present(&self, node: NodeId, number: u64) -> bool {

@@ -228,6 +228,9 @@ impl Master {
             return None;
         }
         let own = self.reconciler.copy(&self.state, id, store);
+        if own.is_none() && self.reconciler.is_confirmed_since_report(node, id) {
+            return None; // It was made after that report: nothing is known to be missing.
+        }
         let mut told = CopyReport {
             store,
             state: CopyState::Missing,

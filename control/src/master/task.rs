@@ -49,6 +49,7 @@ impl Master {
         let events: VecDeque<_> = audit.into_iter().map(Arc::new).collect();
         let reconciler = Reconciler::default();
         let sources = Sources {
+            now: Duration::ZERO,
             state: &state,
             reconciler: &reconciler,
             heard: &Default::default(),
@@ -291,6 +292,7 @@ impl Master {
     pub(super) fn publish(&mut self) {
         let heard = self.sessions.keys().copied().collect();
         let sources = Sources {
+            now: self.now(),
             state: &self.state,
             reconciler: &self.reconciler,
             heard: &heard,

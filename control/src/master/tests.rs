@@ -3,6 +3,7 @@
 use super::Handle;
 use crate::agent::Running;
 use crate::agent::tests::{Control, Server, caller};
+use crate::health::Health;
 use crate::reconcile::Condition;
 use crate::registry::{NewVolume, Policy};
 use holdfast_core::id::VolumeId;
@@ -11,17 +12,17 @@ use holdfast_core::link::{self, Body, Role};
 const GIB: u64 = 1 << 30;
 
 /// A node beside the one with the master: its agent and its scripted volume server.
-struct Peer {
-    _agent: Running,
-    server: Server,
-    store: [u8; 16],
-    volume: Option<link::VolumeReport>,
+pub(super) struct Peer {
+    agent: Option<Running>,
+    pub(super) server: Server,
+    pub(super) store: [u8; 16],
+    pub(super) volume: Option<link::VolumeReport>,
     /// The last epoch that it was fenced with.
     fenced: u64,
 }
 
 impl Peer {
-    async fn join(control: &Control, byte: u8) -> Peer {
+    pub(super) async fn join(control: &Control, byte: u8) -> Peer {
         let agent = control.join(byte);
         let store = [byte + 100; 16];
         let hello = link::Hello {
@@ -34,7 +35,7 @@ impl Peer {
         };
         let server = Server::connect_to(&agent, hello).await;
         Peer {
-            _agent: agent,
+            agent: Some(agent),
             server,
             store,
             volume: None,
@@ -43,7 +44,7 @@ impl Peer {
     }
 
     /// Obeys fences and assignments up to the next one of the latter, which it returns.
-    async fn obey(&mut self) -> link::Assignment {
+    pub(super) async fn obey(&mut self) -> link::Assignment {
         loop {
             let message = self.server.receive().await;
             match message.body {
@@ -91,7 +92,7 @@ impl Peer {
     }
 
     /// Obeys until it has the given reign and set.
-    async fn obey_until(&mut self, epoch: u64, set_version: u64) -> link::Assignment {
+    pub(super) async fn obey_until(&mut self, epoch: u64, set_version: u64) -> link::Assignment {
         loop {
             let told = self.obey().await;
             if (told.epoch, told.set_version) >= (epoch, set_version) {
@@ -100,13 +101,13 @@ impl Peer {
         }
     }
 
-    async fn tell(&mut self) {
+    pub(super) async fn tell(&mut self) {
         let report = report(self.store, self.volume.clone());
         self.server.send(0, Body::Report(report)).await;
     }
 }
 
-fn report(store: [u8; 16], volume: Option<link::VolumeReport>) -> link::Report {
+pub(super) fn report(store: [u8; 16], volume: Option<link::VolumeReport>) -> link::Report {
     link::Report {
         stores: vec![link::StoreReport {
             store_id: store.to_vec(),
@@ -120,7 +121,7 @@ fn report(store: [u8; 16], volume: Option<link::VolumeReport>) -> link::Report {
     }
 }
 
-async fn create(handle: &Handle, rf: u8) -> VolumeId {
+pub(super) async fn create(handle: &Handle, rf: u8) -> VolumeId {
     let request = NewVolume {
         name: "a".parse().expect("a name"),
         size_bytes: GIB,
@@ -136,7 +137,7 @@ async fn create(handle: &Handle, rf: u8) -> VolumeId {
 }
 
 /// A volume with two copies that is served; the primary's peer first.
-async fn two_copies(control: &Control) -> (VolumeId, Peer, Peer) {
+pub(super) async fn two_copies(control: &Control) -> (VolumeId, Peer, Peer) {
     let mut first = Peer::join(control, 11).await;
     let mut second = Peer::join(control, 12).await;
     let both = |view: &crate::view::View| {
@@ -258,6 +259,31 @@ async fn a_primary_is_moved_by_fencing_it_first() {
     assert_eq!(before.role(), Role::Secondary);
     assert_eq!(after.role(), Role::Primary);
     asked.await.expect("no panic").expect("moved");
+    control.end().await;
+}
+
+/// Its volume server serves on while its agent is away, and another copy tells so: nobody is to be woken
+/// for a volume that is "unavailable".
+#[tokio::test]
+async fn a_volume_whose_primary_has_no_agent_is_not_called_unavailable() {
+    let control = Control::start().await;
+    let (_, mut primary, mut secondary) = two_copies(&control).await;
+    // Behind an answer its coordinator knows both copies.
+    primary.tell().await;
+    let same = proposal(&primary, &[&primary, &secondary]);
+    primary.server.send(5, same).await;
+    answer_of(&mut primary).await;
+    drop(primary.agent.take());
+    secondary.tell().await; // It hears its primary.
+    let known = |view: &crate::view::View| {
+        let seen = &view.volumes[0];
+        let reason = &seen.verdict.reason;
+        seen.is_unheard()
+            && seen.verdict.health == Health::Degraded
+            && reason.contains("s old and says that hosts are served")
+            && reason.contains("hears it")
+    };
+    control.until(known).await;
     control.end().await;
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Task {
 pub(super) struct Link {
     pub(super) server: Server,
     pub(super) report: Report,
+    /// When that came.
+    pub(super) reported_at: Duration,
     pub(super) tasks: BTreeMap<VolumeId, Task>,
     pub(super) unknown: BTreeSet<VolumeId>,
     /// Stores that the last report has and the one before had not.
@@ -45,6 +47,7 @@ impl Link {
         Link {
             server,
             report: Report::default(),
+            reported_at: Duration::ZERO,
             tasks: BTreeMap::new(),
             unknown: BTreeSet::new(),
             returned: BTreeSet::new(),

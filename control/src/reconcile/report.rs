@@ -73,6 +73,10 @@ pub struct VolumeReport {
     pub sessions: u32,
     /// Why it is not served; empty while it is.
     pub failed: String,
+    /// Damaged blocks that hosts got from another copy, since the volume server started.
+    pub blocks_healed: u64,
+    /// Damaged blocks that were written again here, since the volume server started.
+    pub blocks_repaired: u64,
 }
 
 /// Another copy in the eyes of the primary.
@@ -90,6 +94,10 @@ pub struct CopyReport {
     pub resync_total_bytes: u64,
     /// Its speed now.
     pub resync_bytes_per_second: u64,
+    /// It was slow: for so long it is kept out of the in-sync set; zero: it is not.
+    pub slow_left: Duration,
+    /// Why it does not follow; empty when it does, or cannot be reached.
+    pub refusal: String,
 }
 
 /// How a copy is, in the eyes of its primary.

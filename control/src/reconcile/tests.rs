@@ -148,6 +148,8 @@ fn report_of(store: StoreId, volumes: &[(VolumeId, u64, &str)]) -> Report {
             used_bytes: 0,
             sessions: 0,
             failed: failed.into(),
+            blocks_healed: 0,
+            blocks_repaired: 0,
         };
         (id, report)
     };

@@ -203,7 +203,7 @@ impl Cluster {
 /// All copies of a volume are in sync, and hosts are served.
 fn is_healthy(volume: &Value) -> bool {
     let copies = volume["replicas"].as_array().map_or(&[][..], Vec::as_slice);
-    volume["state"] == "serving"
+    volume["condition"] == "serving"
         && volume["rf"] == copies.len()
         && copies.iter().all(|copy| copy["in_sync"] == true)
 }

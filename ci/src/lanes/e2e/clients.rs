@@ -145,7 +145,7 @@ fn chap(context: &Context) -> Result<String, String> {
     wait_for(&server, Duration::from_secs(20), |server| {
         server
             .holdfast(&["volume", "status", "c"])
-            .is_ok_and(|v| v["state"] == "serving")
+            .is_ok_and(|v| v["condition"] == "serving")
     })?;
     let (portal, iqn) = (server.portal()?, server.iqn("c")?);
     let url = |login: &str| format!("iscsi://{login}{portal}/{iqn}/0");

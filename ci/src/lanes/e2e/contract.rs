@@ -213,7 +213,7 @@ fn control_killed(context: &Context) -> Result<String, String> {
     wait_for(&server, Duration::from_secs(20), |server| {
         server
             .holdfast(&["volume", "status", "b"])
-            .is_ok_and(|v| v["state"] == "serving")
+            .is_ok_and(|v| v["condition"] == "serving")
     })?;
     qemu_io(
         &server.url("b")?,
@@ -252,7 +252,7 @@ fn volume_life(context: &Context) -> Result<String, String> {
     wait_for(&server, Duration::from_secs(20), |server| {
         server
             .holdfast(&["volume", "status", "b"])
-            .is_ok_and(|v| v["state"] == "serving")
+            .is_ok_and(|v| v["condition"] == "serving")
     })?;
     let free = |server: &Server| -> Result<u64, String> {
         let nodes = server.holdfast(&["node", "list"])?;

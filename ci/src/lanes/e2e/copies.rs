@@ -134,6 +134,7 @@ fn loses_a_node(server: &Server) -> Result<(), String> {
     for pid in pids {
         sys::signal(pid, libc::SIGSTOP)?;
     }
+    wait(|| is(server, "at-risk", "1 of 2"), "the risk to be told")?;
     wait(|| copies_without(server, &node), "a copy in its place")?;
     same(server)?;
     server.holdfast(&["volume", "delete", "gone", "--yes"])?;
@@ -146,6 +147,13 @@ fn loses_a_node(server: &Server) -> Result<(), String> {
     }
     wait(|| is_empty(server, &node), "the remains to be removed")?;
     same(server)
+}
+
+/// Whether the volume's state and its reason say so.
+fn is(server: &Server, state: &str, why: &str) -> Result<bool, String> {
+    let status = server.holdfast_raw(&["volume", "status", "one"])?;
+    let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+    Ok(status["state"] == state && text(&status["reason"]).contains(why))
 }
 
 /// Whether the volume has two copies in sync, none of them on `node`.
@@ -236,7 +244,7 @@ fn in_sync(server: &Server, count: usize) -> Result<Value, String> {
         let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
         let copies = status["replicas"].as_array().cloned().unwrap_or_default();
         let well = copies.iter().all(|copy| copy["in_sync"] == true);
-        if well && copies.len() == count && status["state"] == "serving" {
+        if well && copies.len() == count && status["state"] == "healthy" {
             return Ok(status);
         }
         if began.elapsed() > CHANGE_MAX {

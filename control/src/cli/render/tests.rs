@@ -25,6 +25,9 @@ fn example() -> proto::Volume {
         paths: "redirect".into(),
         set_version: 1,
         primary_node: "n".into(),
+        health: proto::VolumeHealth::Healthy.into(),
+        health_score: 100,
+        report_age_ms: Some(300),
         ..Default::default()
     }
 }
@@ -34,11 +37,11 @@ fn a_volume_as_json() {
     let value: serde_json::Value = serde_json::from_str(&volume(&example(), true)).expect("JSON");
     let expected = serde_json::json!({
         "name": "a", "id": "i", "size_bytes": 1_073_741_824, "used_bytes": 1_048_576, "epoch": 1,
-        "state": "serving", "iqn": "iqn.2026-11.io.holdfast:a", "lun": 0,
+        "state": "healthy", "condition": "serving", "iqn": "iqn.2026-11.io.holdfast:a", "lun": 0,
         "portals": ["127.0.0.1:3260"], "store_id": "s", "sessions": 2, "reason": "",
         "initiators": [], "chap_user": "", "mutual_user": "", "rf": 1, "durability": "sync_all",
         "paths": "redirect", "set_version": 1, "primary_node": "n", "replicas": [],
-        "may_lose": "", "degraded": "",
+        "may_lose": "", "degraded": "", "health_score": 100, "report_age_ms": 300,
     });
     assert_eq!(value, expected);
 }
@@ -65,6 +68,41 @@ fn a_copy_that_is_filled_shows_how_far_it_is() {
     assert!(text.contains("everything"), "{text}");
     let value: serde_json::Value = serde_json::from_str(&volume(&shared, true)).expect("JSON");
     assert_eq!(value["replicas"][0]["resync_eta_seconds"], 8);
+}
+
+#[test]
+fn a_copy_shows_what_its_health_is_made_of() {
+    let part = proto::HealthPart {
+        name: "healed".into(),
+        lost: 10,
+        text: "3 damaged blocks".into(),
+    };
+    let copy = proto::Replica {
+        node: "n2".into(),
+        reason: "3 damaged blocks".into(),
+        health_score: 90,
+        health_parts: vec![part],
+        blocks_healed: 3,
+        blocks_repaired: 2,
+        ..Default::default()
+    };
+    let shared = proto::Volume {
+        rf: 2,
+        replicas: vec![copy],
+        health: proto::VolumeHealth::AtRisk.into(),
+        health_reason: "1 of 2 copies".into(),
+        ..example()
+    };
+    let text = volume(&shared, false);
+    for word in ["at-risk", "1 of 2 copies", "90", "3 / 2", "3 damaged"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let value: serde_json::Value = serde_json::from_str(&volume(&shared, true)).expect("JSON");
+    let health = &value["replicas"][0]["health"];
+    assert_eq!(health["score"], 90);
+    assert_eq!(health["parts"][0]["name"], "healed");
+    assert_eq!(health["parts"][0]["lost"], 10);
+    assert_eq!(value["replicas"][0]["blocks_healed"], 3);
 }
 
 #[test]

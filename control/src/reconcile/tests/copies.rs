@@ -177,3 +177,30 @@ fn a_retired_copy_is_removed_and_one_to_be_discarded_is_made_again() {
             .any(|(_, order)| *order == Order::Remove(ID))
     );
 }
+
+/// Its agent is away, and it may serve on: what it said last is kept with its age. One that is known to
+/// be gone says nothing any more.
+#[test]
+fn what_a_node_said_last_is_kept_while_only_its_agent_is_away() {
+    let mut bench = Bench::with(shared(true));
+    bench.connect(0);
+    assert!(bench.reconciler.last_report(node(0)).is_some());
+    bench.step(Event::Unheard(node(0)));
+    assert!(bench.reconciler.report(node(0)).is_none());
+    let (report, at) = bench.reconciler.last_report(node(0)).expect("kept");
+    assert_eq!((report.stores.len(), at), (1, Duration::ZERO));
+    bench.connect(0);
+    bench.step(Event::Disconnected(node(0)));
+    bench.step(Event::Unheard(node(0)));
+    assert!(bench.reconciler.last_report(node(0)).is_none());
+}
+
+/// A report from before the confirmation does not say that a copy is missing.
+#[test]
+fn a_confirmation_is_newer_than_the_report_before_it() {
+    let mut bench = Bench::with(shared(false));
+    let (request, _) = assignment(&bench.connect(0));
+    assert!(!bench.reconciler.is_confirmed_since_report(node(0), ID));
+    bench.step(Event::Answered(node(0), request, Answer::Done));
+    assert!(bench.reconciler.is_confirmed_since_report(node(0), ID));
+}
