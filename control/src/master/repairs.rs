@@ -319,3 +319,6 @@ pub(super) fn fresh(store: StoreId, node: NodeId) -> Replica {
         discard: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

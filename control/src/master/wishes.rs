@@ -360,3 +360,6 @@ fn set_durability(volume: &Volume, mode: Durability) -> Asked {
 fn refused(message: String) -> Asked {
     Err(Refusal::with(RefusalKind::Precondition, message))
 }
+
+#[cfg(test)]
+mod tests;
