@@ -2,6 +2,9 @@
 //!
 //! A fault lasts from when it strikes until it is over by itself or mended; work, from its beginning to its
 //! good end. Work that met a fault of a kind counts once for that kind.
+//!
+//! Not here: a host's flush. The engine has no such event, since a write is durable when it is acknowledged; the
+//! driver lets a flush wait for the writes under way (`shard`, range locks).
 
 use super::Micros;
 use super::plan::Fault;
@@ -16,8 +19,6 @@ pub enum Work {
     Read,
     /// A host's unmap.
     Unmap,
-    /// A host's flush.
-    Flush,
     /// A volume grows.
     Resize,
     /// A copy is filled.
@@ -30,11 +31,10 @@ pub enum Work {
 
 impl Work {
     /// All of it.
-    pub const ALL: [Work; 8] = [
+    pub const ALL: [Work; 7] = [
         Work::Write,
         Work::Read,
         Work::Unmap,
-        Work::Flush,
         Work::Resize,
         Work::Resync,
         Work::Move,
