@@ -127,11 +127,15 @@ impl Engine {
 
     /// Whether hosts are served from this store's copy at `now`. To be asked *after* data was fetched.
     pub fn may_serve(&self, volume: VolumeId, now: Duration) -> Serve {
-        let Some(entry) = self.replicas.get(&volume) else {
-            return Serve::Yes;
-        };
         let Some(info) = self.store.volume(volume) else {
             return Serve::No("no such volume");
+        };
+        let Some(entry) = self.replicas.get(&volume) else {
+            // Without its machine nobody knows whether a shared copy is the newest.
+            return match info.sharing {
+                Sharing::Alone => Serve::Yes,
+                Sharing::Shared => Serve::No("the copy is being removed"),
+            };
         };
         let committed = info.committed;
         entry

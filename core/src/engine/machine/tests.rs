@@ -9,10 +9,11 @@ mod master;
 mod planted;
 mod random;
 
-use self::lab::{BLOCKS, Lab, NODES};
+use self::lab::{BLOCKS, Lab, NODES, VOLUME};
 use crate::cluster::set::Durability;
-use crate::engine::Role;
 use crate::engine::status::CopyState;
+use crate::engine::{Event, Role, Serve};
+use crate::store;
 
 #[test]
 fn writes_are_on_every_copy_when_they_end() {
@@ -102,6 +103,20 @@ fn a_change_of_the_durability_is_confirmed_when_all_copies_are_level() {
         lab.settle();
         lab.check_copies();
     }
+}
+
+/// It would give hosts what it knew last, until its removal is durable: stale reads.
+#[test]
+fn a_copy_that_is_being_removed_serves_nobody() {
+    let mut lab = Lab::new(14, Durability::SyncAll);
+    lab.settle();
+    lab.hold_disk(1);
+    let tag = lab.tag();
+    let remove = store::Event::RemoveVolume { tag, id: VOLUME };
+    lab.give(1, Event::Store(remove));
+    let engine = &lab.nodes[1].node.as_ref().expect("it is up").engine;
+    assert!(engine.store().volume(VOLUME).is_some(), "not durable yet");
+    assert!(matches!(engine.may_serve(VOLUME, lab.now), Serve::No(_)));
 }
 
 #[test]
