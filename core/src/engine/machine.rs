@@ -339,6 +339,11 @@ impl Engine {
                 });
                 return;
             }
+            // Another way of sharing is another reign, so this is of the time before it was alone.
+            if info.sharing == Sharing::Alone && assignment.epoch <= info.epoch {
+                effects.push(complete(tag, Err(RequestError::StaleEpoch)));
+                return;
+            }
             let replica = Replica::fresh(self.store.id(), info.appended);
             self.insert(volume, replica);
         }

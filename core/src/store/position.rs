@@ -174,6 +174,11 @@ impl Place {
 
     /// The record `lsn` begins a reign.
     pub(super) fn begin_reign(&mut self, epoch: Epoch, lsn: Lsn) {
+        // Without other copies a reign may be begun again; what it wrote before is its own as well.
+        let begun = |last: &Reign| last.epoch == epoch && last.start < lsn;
+        if self.reigns.last().is_some_and(begun) {
+            return;
+        }
         self.reigns
             .retain(|reign| reign.start < lsn && reign.epoch < epoch);
         self.reigns.push(Reign { epoch, start: lsn });

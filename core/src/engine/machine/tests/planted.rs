@@ -7,7 +7,7 @@
 use super::lab::{Lab, VOLUME, store_id};
 use crate::cluster::set::Durability;
 use crate::engine::status::CopyState;
-use crate::engine::{Assignment, Effect, Event, Fenced, Member, Opened, Role, StreamId};
+use crate::engine::{Assignment, Effect, Event, Fenced, Member, Opened, Role, Serve, StreamId};
 use crate::id::NodeId;
 use crate::limits::{HEARTBEAT, LEASE};
 use crate::lsn::{Epoch, Lsn};
@@ -318,4 +318,32 @@ fn what_was_inherited_is_not_committed_by_counting() {
 fn info(lab: &Lab, at: usize) -> store::VolumeInfo {
     let node = lab.nodes[at].node.as_ref().expect("it is up");
     node.engine.store().volume(VOLUME).expect("it is there")
+}
+
+/// A copy that is alone may be told late what was true when it was not. Such a machine would never serve: nobody
+/// tells an assignment again that is in force.
+#[test]
+fn a_copy_that_is_alone_stays_so_when_an_older_reign_is_told() {
+    let mut node = node(None);
+    let alone = |node: &mut Node| {
+        let assignment = Assignment {
+            volume: VOLUME,
+            epoch: Epoch(2),
+            set_version: 2,
+            role: Role::Alone,
+            members: vec![],
+            durability: Durability::SyncAll,
+        };
+        let tag = Tag(2);
+        give(node, Event::Assign { tag, assignment })
+    };
+    alone(&mut node);
+    let reigns = node.engine.store().reigns(VOLUME).to_vec();
+    assert_eq!(reigns.last().expect("one began").epoch, Epoch(2));
+    let out = assign(&mut node, 1, Role::Primary);
+    assert!(matches!(out[..], [Out::Ended(_, Err(_))]), "{out:?}");
+    assert_eq!(node.engine.may_serve(VOLUME, NOW), Serve::Yes);
+    // Told once more, the reign still has what it wrote before.
+    alone(&mut node);
+    assert_eq!(node.engine.store().reigns(VOLUME), reigns);
 }
