@@ -9,10 +9,10 @@ pub(super) const ENTRY_BYTES: usize = 16 + 4 * CHUNK_BLOCKS;
 
 /// One chunk of a volume.
 ///
-/// Each of its blocks is *present* (in the chunk, with a checksum), *bad* (known to be lost: a read is a
-/// medium error until the block is overwritten or unmapped) or neither (reads as zeros).
+/// Each of its blocks is *present* (in the chunk, with a checksum), *bad* (known to be lost: a read needs
+/// another copy until the block is overwritten or unmapped) or neither (reads as zeros).
 /// Invariants: no block is both; there is a chunk exactly when a block is present; the checksum of a
-/// block that is not present is 0.
+/// bad block is what it should be, 0 when nobody knows; that of a block which is neither is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Physical chunk plus one, so that zeros mean none.
@@ -43,36 +43,32 @@ impl Entry {
         ..Entry::EMPTY
     };
 
-    /// A chunk with at least one `present` block. Checksums of other blocks are ignored.
+    /// A chunk with at least one `present` block. Checksums of zeros are ignored.
     pub fn stored(
         chunk: PhysicalChunk,
         present: u16,
         bad: u16,
         lsn: Lsn,
-        mut checksums: [u32; CHUNK_BLOCKS],
+        checksums: [u32; CHUNK_BLOCKS],
     ) -> Entry {
         assert!(present != 0); // A chunk without a present block is given back instead.
         assert!(present & bad == 0);
-        for (i, checksum) in checksums.iter_mut().enumerate() {
-            if present & (1 << i) == 0 {
-                *checksum = 0;
-            }
-        }
         let chunk = chunk.0.checked_add(1).expect("chunk counts are below 2^32");
         Entry {
             chunk,
             present,
             bad,
             lsn,
-            checksums,
+            checksums: masked(present | bad, checksums),
         }
     }
 
     /// No block is present; `bad` ones are lost, the others read as zeros.
-    pub fn without_chunk(bad: u16, lsn: Lsn) -> Entry {
+    pub fn without_chunk(bad: u16, lsn: Lsn, checksums: [u32; CHUNK_BLOCKS]) -> Entry {
         Entry {
             bad,
             lsn,
+            checksums: masked(bad, checksums),
             ..Entry::EMPTY
         }
     }
@@ -97,12 +93,12 @@ impl Entry {
         self.lsn
     }
 
-    /// CRC32C of block `index`, 0 if it is not present.
+    /// CRC32C of block `index`, 0 if it reads as zeros or nobody knows.
     pub fn checksum(&self, index: usize) -> u32 {
         self.checksums[index]
     }
 
-    /// CRC32C of each block, 0 where not present.
+    /// CRC32C of each block, as [`Entry::checksum`].
     pub fn checksums(&self) -> &[u32; CHUNK_BLOCKS] {
         &self.checksums
     }
@@ -137,16 +133,22 @@ impl Entry {
             lsn: Lsn(u64::from_le_bytes(head[8..16].try_into().expect("8 bytes"))),
             checksums,
         };
-        let absent_have_none = entry
-            .checksums
-            .iter()
-            .enumerate()
-            .all(|(i, checksum)| entry.present & (1 << i) != 0 || *checksum == 0);
+        let zeros_have_none = masked(entry.present | entry.bad, checksums) == checksums;
         let valid = (entry.chunk != 0) == (entry.present != 0)
             && entry.present & entry.bad == 0
-            && absent_have_none;
+            && zeros_have_none;
         if valid { Ok(entry) } else { Err(EntryError) }
     }
+}
+
+/// Only the checksums of these blocks.
+fn masked(blocks: u16, mut checksums: [u32; CHUNK_BLOCKS]) -> [u32; CHUNK_BLOCKS] {
+    for (i, checksum) in checksums.iter_mut().enumerate() {
+        if blocks & (1 << i) == 0 {
+            *checksum = 0;
+        }
+    }
+    checksums
 }
 
 const _: () = assert!(ENTRY_BYTES == 80);

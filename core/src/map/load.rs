@@ -177,7 +177,11 @@ impl Loader {
                 None => {
                     let finding = Finding::ChunkOutOfRange { index, chunk };
                     self.findings.push(finding);
-                    *entry = Entry::without_chunk(entry.bad() | entry.present(), entry.lsn());
+                    *entry = Entry::without_chunk(
+                        entry.bad() | entry.present(),
+                        entry.lsn(),
+                        *entry.checksums(),
+                    );
                 }
             }
         }

@@ -55,17 +55,16 @@ impl ChunkState {
             Some(chunk) if self.present != 0 => {
                 Entry::stored(chunk, self.present, self.bad, self.lsn, self.checksums)
             }
-            _ => Entry::without_chunk(self.bad, self.lsn),
+            _ => Entry::without_chunk(self.bad, self.lsn, self.checksums),
         }
     }
 }
 
 impl Job {
-    /// A source block is damaged: the chunk will say so.
+    /// A source block is damaged: the chunk will say so, and what the block should be.
     pub(super) fn lose(&mut self, index: usize) {
         self.state.present &= !(1 << index);
         self.state.bad |= 1 << index;
-        self.state.checksums[index] = 0;
     }
 }
 

@@ -133,7 +133,7 @@ impl View<'_> {
             return (Location::Zero, 0);
         };
         if entry.bad() & (1 << index) != 0 {
-            return (Location::Bad, 0);
+            return (Location::Bad, entry.checksum(index));
         }
         match entry.chunk() {
             Some(chunk) if entry.present() & (1 << index) != 0 => {

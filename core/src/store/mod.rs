@@ -438,7 +438,7 @@ pub enum RequestError {
 pub struct Lookup {
     /// In order, without gaps; as few as possible.
     pub extents: Vec<Extent>,
-    /// CRC32C of each block of the range; 0 where the extent is not stored.
+    /// CRC32C of each block of the range; 0 for zeros, and for lost blocks when nobody knows it.
     pub checksums: Vec<u32>,
 }
 
@@ -458,7 +458,7 @@ pub enum Location {
     Zero,
     /// On the disk from this offset on.
     Stored(StoreOffset),
-    /// Lost: a medium error until it is written again.
+    /// Lost: not stored here until it is written again.
     Bad,
 }
 

@@ -92,8 +92,8 @@ impl<D: Disk> Volume<D> {
     }
 
     async fn heal(&self, bad: Bad) -> Result<Rope, Fault> {
-        // Of what was lost before nothing is known that an answer could be compared with.
-        if bad.location == Location::Bad {
+        // Of what was lost with its map page nothing is known that an answer could be compared with.
+        if bad.location == Location::Bad && bad.checksum == 0 {
             return Err(self.medium_error(bad));
         }
         let asked = self.store.ask_copies(self.id, bad.block, bad.checksum);

@@ -152,7 +152,7 @@ fn freed_chunk_is_not_given_out_before_its_checkpoint_is_durable() {
     let volume = map.create_volume(record(1)).unwrap();
     let chunk = put_fresh(&mut map, volume, 3, FrameSeq(1));
     checkpoint(&mut map, &mut disk, FrameSeq(1));
-    let gone = Entry::without_chunk(0, Lsn(2));
+    let gone = Entry::without_chunk(0, Lsn(2), [0; crate::limits::CHUNK_BLOCKS]);
     map.put(volume, ChunkIndex(3), gone, FrameSeq(2));
     assert_eq!(map.usage().chunks_pending, 1);
     assert_eq!(map.reserve_chunk(), Err(NoSpace { pending: true }));

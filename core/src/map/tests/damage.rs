@@ -507,7 +507,7 @@ fn heals(label: &str, sample: &Sample, mut loaded: Map) {
         while let Some(index) = loaded.next_mapped(slot, at, ChunkIndex(30_000)) {
             if *loaded.get(slot, index) == Entry::LOST {
                 assert!(loaded.needs_space(id, index));
-                let zeros = Entry::without_chunk(0, Lsn(1000));
+                let zeros = Entry::without_chunk(0, Lsn(1000), [0; crate::limits::CHUNK_BLOCKS]);
                 loaded.put(slot, index, zeros, FrameSeq(2));
             }
             at = ChunkIndex(index.0 + 1);

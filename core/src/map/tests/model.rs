@@ -212,7 +212,7 @@ impl Run {
         } else {
             0
         };
-        let value = Entry::without_chunk(bad, Lsn(9));
+        let value = Entry::without_chunk(bad, Lsn(9), [7; crate::limits::CHUNK_BLOCKS]);
         self.map.put(slot, index, value, self.frame);
         if needs_space {
             self.map.unreserve_path(id, index);
