@@ -10,7 +10,7 @@ use super::layout::SUPERBLOCKS;
 use super::machine::{Io, Opening, Store};
 use super::slab::Slab;
 use super::superblock::Superblock;
-use super::{CopySource, Data, Effect};
+use super::{Config, CopySource, Data, Effect};
 use crate::block::{ChunkIndex, StoreOffset};
 use crate::id::VolumeId;
 use crate::limits::BLOCK_BYTES;
@@ -21,6 +21,9 @@ use alloc::vec::Vec;
 
 /// Map pages written at the same time at most.
 const PAGES_IN_FLIGHT_MAX: usize = 256;
+
+/// Chunks copied at the same time when the log has just become full enough for a round.
+const GENTLE_COPIES: usize = 2;
 
 /// Map nodes of removed volumes taken apart in one round at most.
 const REAPED_NODES_MAX: usize = 4096;
@@ -134,13 +137,24 @@ impl Store {
         }
     }
 
+    /// How many chunks are copied at the same time: few while hosts write and the log has room, for the
+    /// flush of a frame waits for whatever else the device does; all when the log runs full, when someone
+    /// waits for the checkpoint, and when hosts are quiet.
+    fn copies_in_flight_max(&self) -> usize {
+        let quiet = self.now.saturating_sub(self.last_commit) >= self.config.idle;
+        if quiet || !self.checkpoints.is_empty() {
+            return self.config.copies_in_flight_max;
+        }
+        copies_at(self.ring.used() * 100 / self.ring.bytes(), &self.config)
+    }
+
     /// Keeps copies running; when all are done, goes on to the pages.
     fn flush_further(&mut self, effects: &mut Vec<Effect>) {
         let layout = self.superblock.layout;
+        let jobs_max = self.copies_in_flight_max();
         loop {
             let round = self.round.as_mut().expect("a round runs");
-            if round.stage != Stage::Copies || round.jobs.len() >= self.config.copies_in_flight_max
-            {
+            if round.stage != Stage::Copies || round.jobs.len() >= jobs_max {
                 return;
             }
             if round.walked {
@@ -323,4 +337,14 @@ impl Store {
             !covered
         });
     }
+}
+
+/// Chunks that may be copied at the same time when so much of the log is used, in percent: from
+/// [`GENTLE_COPIES`] where rounds begin to all where hosts would have to wait.
+pub(super) fn copies_at(percent: u64, config: &Config) -> usize {
+    let (soft, most) = (config.flush_percent, config.copies_in_flight_max);
+    let hard = config.hard_percent.max(soft + 1);
+    let above = percent.clamp(soft, hard) - soft;
+    let more = most.saturating_sub(GENTLE_COPIES) as u64 * above / (hard - soft);
+    most.min(GENTLE_COPIES + usize::try_from(more).expect("at most `most`"))
 }

@@ -374,3 +374,17 @@ fn adoption_waits_for_no_space() {
     assert_eq!(ends, expected);
     driver.store.check_deep();
 }
+
+#[test]
+fn copies_grow_with_the_use_of_the_log() {
+    let config = Config::default();
+    for (percent, copies) in [(0, 2), (25, 2), (55, 17), (85, 32), (100, 32)] {
+        let found = crate::store::checkpoint::copies_at(percent, &config);
+        assert_eq!(found, copies, "{percent} % of the log used");
+    }
+    let one = Config {
+        copies_in_flight_max: 1,
+        ..config
+    };
+    assert_eq!(crate::store::checkpoint::copies_at(85, &one), 1);
+}
