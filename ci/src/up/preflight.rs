@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::options::{Membership, Plan};
@@ -41,17 +41,19 @@ pub(crate) fn check(plan: &Plan) -> Result<File, String> {
     Ok(lock)
 }
 
-/// Makes a directory that nobody else can look into.
+/// Makes a directory that nobody else can look into. One that is there keeps its mode: it may be used for
+/// more than this, and what is private in it is so by itself.
 fn own_directory(data: &Path) -> Result<(), String> {
-    fs::create_dir_all(data).map_err(|error| {
+    if data.is_dir() {
+        return Ok(());
+    }
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data);
+    made.map_err(|error| {
         format!(
             "cannot make {}: {error}; choose another directory with --data",
-            data.display()
-        )
-    })?;
-    fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(|error| {
-        format!(
-            "cannot keep others out of {}: {error}; use a directory of your own",
             data.display()
         )
     })
