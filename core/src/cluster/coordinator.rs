@@ -9,7 +9,7 @@
 //! ran out or the old primary itself stepped down (I1, I3). The in-sync set changes only by a
 //! compare-and-set on epoch and set version. At most one commit is under way.
 //!
-//! Not here: sending, heartbeats, the registry (`control`); who wins (`election`); health (`health`).
+//! Not here: sending, heartbeats, the registry (`control`); who wins (`election`).
 //! Cost: O(copies) per step; at most [`limits::STEP_EFFECTS_MAX`] effects.
 
 mod electing;
