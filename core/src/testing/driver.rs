@@ -182,6 +182,12 @@ impl Driver {
         self.running.len()
     }
 
+    /// Copies under way.
+    pub fn copies(&self) -> usize {
+        let copies = |running: &&Running| matches!(running, Running::Copy(..));
+        self.running.iter().filter(copies).count()
+    }
+
     /// Payloads that the machine has not released.
     pub fn payloads(&self) -> usize {
         self.payloads.len()

@@ -294,6 +294,13 @@ fn damaged_log_block_is_lost_when_it_is_moved_and_nothing_else() {
     for _ in 0..2 {
         assert_eq!(driver.read(VOLUME, range(4, 1)).unwrap(), [BlockRead::Bad]);
         assert_eq!((read(&driver, 3), read(&driver, 5)), (6, 6));
+        // What it should be stays known, so that another copy's block can be told from a wrong one.
+        driver
+            .store
+            .lookup(VOLUME, range(4, 1), &mut lookup)
+            .unwrap();
+        assert_eq!(lookup.extents[0].location, crate::store::Location::Bad);
+        assert_eq!(lookup.checksums, [crc32c(block(6).as_slice())]);
         driver = reopen(driver);
     }
     write(&mut driver, 4, 1, 7).unwrap();
@@ -387,4 +394,29 @@ fn copies_grow_with_the_use_of_the_log() {
         ..config
     };
     assert_eq!(crate::store::checkpoint::copies_at(85, &one), 1);
+}
+
+/// The flush of a frame waits for whatever else the device does, so few copies are under way while the log has room.
+#[test]
+fn a_round_begins_with_few_copies() {
+    let mut driver = driver();
+    let config = Config::default();
+    let mut most = 0;
+    for chunk in 0..60 {
+        driver.write(Tag(chunk), VOLUME, range(chunk * 16, 1), vec![block(1)]);
+        while driver.completed.is_empty() {
+            let usage = driver.store.usage();
+            let percent = usage.log_bytes_used * 100 / usage.log_bytes;
+            let allowed = crate::store::checkpoint::copies_at(percent, &config);
+            assert!(
+                driver.copies() <= allowed,
+                "{} at {percent} %",
+                driver.copies()
+            );
+            most = most.max(driver.copies());
+            assert!(driver.end_one());
+        }
+        driver.completed.clear();
+    }
+    assert!(most > 0, "no round was seen");
 }
