@@ -22,6 +22,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// As its agent joined.
+    pub(super) fn node_name(&self) -> String {
+        format!("n{}", self.store[0] - 100)
+    }
+
     pub(super) async fn join(control: &Control, byte: u8) -> Peer {
         let agent = control.join(byte);
         let store = [byte + 100; 16];

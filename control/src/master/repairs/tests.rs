@@ -16,10 +16,6 @@ async fn drain(control: &Control, node: &str) {
     asked.await.expect("marked");
 }
 
-fn node_of(peer: &Peer) -> String {
-    format!("n{}", peer.store[0] - 100)
-}
-
 /// The copy goes to the node that is free; the one that is left gives its place only then.
 #[tokio::test]
 async fn a_drained_nodes_copy_is_made_elsewhere_first() {
@@ -27,7 +23,7 @@ async fn a_drained_nodes_copy_is_made_elsewhere_first() {
     let (_, _primary, secondary) = two_copies(&control).await;
     let mut third = Peer::join(&control, 13).await;
     control.until(|view| is_ready(view, "n13")).await;
-    drain(&control, &node_of(&secondary)).await;
+    drain(&control, &secondary.node_name()).await;
     let told = third.obey().await;
     assert_eq!(told.role(), Role::Secondary);
     assert!(told.create);
@@ -44,7 +40,7 @@ async fn a_drained_nodes_copy_is_made_elsewhere_first() {
 async fn a_copy_without_a_place_is_told_and_forgotten_with_the_wish() {
     let control = Control::start().await;
     let (_, _primary, secondary) = two_copies(&control).await;
-    let node = node_of(&secondary);
+    let node = secondary.node_name();
     drain(&control, &node).await;
     let view = control
         .until(|view| !view.volumes[0].obstacle.is_empty())

@@ -25,13 +25,9 @@ async fn refuses(control: &Control, wish: CopyWish, kind: RefusalKind, words: &[
     }
 }
 
-fn node_of(peer: &Peer) -> String {
-    format!("n{}", peer.store[0] - 100)
-}
-
 fn remove(peer: &Peer, force: Force) -> CopyWish {
     CopyWish::Remove {
-        node: node_of(peer),
+        node: peer.node_name(),
         force,
     }
 }
