@@ -66,7 +66,12 @@ fn lock(data: &Path) -> Result<File, String> {
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+        .map_err(|error| {
+            format!(
+                "cannot open {}: {error}; choose another directory with --data",
+                path.display()
+            )
+        })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
@@ -189,3 +194,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), String> 
     };
     write().map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;
